@@ -49,7 +49,7 @@ class Progress:
         seconds: the time since the job started.
         recalled: the items whose outcome a journal had from an earlier run; `rate` does not count
             them.
-        tokens, cost: the usage that the calls of a pipeline's embedder reported so far.
+        tokens, cost: the usage that calls have reported so far; with a journal, in all of its runs.
         paused_for: the seconds for which nothing is sent, because of a Retry-After or a limiter's
             pause.
         pause: who asked for that pause, and until when.

@@ -13,6 +13,7 @@ from ragasync._outcomes.outcome import CANCELLED, DONE, FAILED, PENDING, Outcome
 from ragasync._outcomes.stats import NO_STATS, RunStats
 from ragasync.arguments import explains_arguments
 from ragasync.errors import as_exception
+from ragasync.usage import Usage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,6 +130,15 @@ class BatchResult(Generic[R]):
     def all_succeeded(self) -> bool:
         """Whether every item is done."""
         return self.success_count == self.total
+
+    @property
+    def usage(self) -> Usage:
+        """
+        The requests, tokens and cost that calls reported with `note_usage`.
+
+        It includes failed attempts, and earlier runs with the same journal.
+        """
+        return self.stats.usage
 
     @property
     def unfinished(self) -> list[Any]:

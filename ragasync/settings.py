@@ -52,6 +52,9 @@ class BatchSettings(Generic[T, R]):
     max_errors: int | None = None
     max_error_rate: float | None = None
     max_initial_failures: int | None = None
+    max_seconds: float | None = None
+    max_tokens: int | None = None
+    max_cost: float | None = None
     fail_fast: bool = False
     reads_on_loop: bool = False
     weight: Callable[[T], float] | None = None
@@ -64,9 +67,13 @@ class BatchSettings(Generic[T, R]):
             self, "batch_size", check_count("batch_size", self.batch_size, at_least=1)
         )
         check_concurrency(self.max_concurrency)
-        for name in ("timeout", "max_batch_weight"):
+        for name in ("timeout", "max_batch_weight", "max_seconds", "max_cost"):
             if (value := getattr(self, name)) is not None:
                 check_positive(name, value)
+        if self.max_tokens is not None:
+            object.__setattr__(
+                self, "max_tokens", check_count("max_tokens", self.max_tokens, at_least=1)
+            )
         self._check_max_errors()
         if self.max_initial_failures is not None:
             check_count("max_initial_failures", self.max_initial_failures, at_least=1)

@@ -194,10 +194,14 @@ class UsageTotals:
         max_tokens: the number of tokens at which the run stops, or None.
         max_cost: the cost at which it stops, or None.
         on_reached: called once with the reason, on the thread that made the report.
+        within: the totals of the run that this one is a stage of, if it is.
 
     Attributes:
         usage: the usage so far, with that of earlier runs of the same journal.
         earlier: the part of it that a journal had from earlier runs.
+        journal: the id of that journal; empty without one.
+        on_report: called after each report, if somebody writes the usage down.
+        lock: held while the numbers change.
     """
 
     def __init__(
@@ -205,22 +209,37 @@ class UsageTotals:
         max_tokens: int | None = None,
         max_cost: float | None = None,
         on_reached: Callable[[str], None] | None = None,
+        within: UsageTotals | None = None,
     ) -> None:
         self.usage = self.earlier = NO_USAGE
+        self.journal = ""
+        self.on_report: Callable[[], None] | None = None
         self._max_tokens, self._max_cost = max_tokens, max_cost
         self._on_reached = on_reached
-        self._surrounding: CallUsage | None = None
+        self._surrounding: Callable[[Usage], None] | None = None if within is None else within.add
         self._process_id = os.getpid()
         self.lock = threading.Lock()
 
     def attach(self) -> None:
         """Count everything for the call, of another run, that the current code runs in too."""
-        self._surrounding = current_call.get()
+        call = current_call.get()
+        if self._surrounding is None and call is not None:
+            self._surrounding = call.note
 
-    def recall(self, earlier: Usage) -> None:
+    def take(self) -> Usage:
+        """Take the usage so far, which somebody else counts from now on."""
+        with self.lock:
+            usage, self.usage = self.usage, NO_USAGE
+        return usage
+
+    def close(self) -> None:
+        """Reach no bound from now on: the run is over, but late reports still count."""
+        self._on_reached = None
+
+    def recall(self, journal: str, earlier: Usage) -> None:
         """Count the usage of earlier runs of the same journal."""
         with self.lock:
-            self.earlier, self.usage = earlier, self.usage.plus(earlier)
+            self.journal, self.earlier, self.usage = journal, earlier, self.usage.plus(earlier)
         self._check_bounds()
 
     def add(self, usage: Usage, call: CallUsage | None = None) -> None:
@@ -231,8 +250,10 @@ class UsageTotals:
             self.usage = self.usage.plus(usage)
             if call is not None and not call.ended:
                 call.reported = usage if call.reported is None else call.reported.plus(usage)
+        if self.on_report is not None:
+            self.on_report()
         if self._surrounding is not None:
-            self._surrounding.note(usage)
+            self._surrounding(usage)
         self._check_bounds()
 
     def _check_bounds(self) -> None:
@@ -273,6 +294,12 @@ class CallUsage:
     def note(self, usage: Usage) -> None:
         """Count a report for the call and its run."""
         self._totals.add(usage, self)
+
+    def attribute(self, usage: Usage) -> None:
+        """Count usage that its run has counted already for the call too."""
+        with self._totals.lock:
+            if not self.ended:
+                self.reported = usage if self.reported is None else self.reported.plus(usage)
 
     def take(self) -> Usage | None:
         """Take what the current call has reported: the next call begins."""

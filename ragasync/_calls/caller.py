@@ -19,6 +19,7 @@ from ragasync.error_text import describe
 from ragasync.errors import ResultCountError
 from ragasync.foreign_errors import is_a, is_error
 from ragasync.settings import BatchSettings
+from ragasync.usage import UsageTotals, current_call
 
 
 class Caller:
@@ -30,6 +31,7 @@ class Caller:
 
     Args:
         resource: the object that `resources=` has opened, passed as second argument.
+        usage: counts the usage that the run's calls report.
     """
 
     def __init__(
@@ -38,7 +40,9 @@ class Caller:
         loop: asyncio.AbstractEventLoop,
         resource: object,
         is_cancelled: Callable[[], bool] = lambda: False,
+        usage: UsageTotals | None = None,
     ) -> None:
+        self._usage = usage or UsageTotals()
         self._abandoned: dict[asyncio.Task[Any], AbandonedCall] = {}
         self._function = _with_resource(settings, resource)
         self._executor: ResilientExecutor | None = None
@@ -48,7 +52,9 @@ class Caller:
             by_name = names_its_functions(settings.executor)
             self._remote = RemoteFunction(self._function, by_name=by_name)
             self._executor = ResilientExecutor(
-                settings.executor, lambda call: self._abandon(_AbandonedGroup(call)), loop
+                settings.executor,
+                lambda call: self._abandon(_AbandonedGroup(call, self._usage)),
+                loop,
             )
         elif not settings.is_async:
             self._threads = DaemonThreadPool(loop)
@@ -88,6 +94,8 @@ class Caller:
             values = await self.call_one(items)
         else:
             result = await self._call_remotely([items], [_batch_name(indices)], isolate=isolate)
+            if (current := current_call.get()) is not None and 0 in result.usage:
+                current.attribute(result.usage[0])
             ((values, error, _),) = result.take()
             if error is not None:
                 try:
@@ -156,8 +164,12 @@ class Caller:
         send = partial(self._executor.send, isolate=isolate)
         if self._deadlines is not None and self._timeout is not None:
             send = self._deadlines.with_timeout(send, self._timeout * len(arguments))
-        group = ItemGroup(self._remote, list(arguments), names, context=copy_context())
+        group = ItemGroup(
+            self._remote, list(arguments), names, context=copy_context(), totals=self._usage
+        )
         result = await send(group)
+        if result.uncounted is not None:
+            self._usage.add(result.uncounted)
         if result.problem is not None:
             raise result.problem
         return result
@@ -174,21 +186,23 @@ class AbandonedCall(Protocol):
 
 
 class _AbandonedGroup:
-    """An abandoned group on an executor."""
+    """An abandoned group on an executor; what its calls have used still counts for the run."""
 
-    def __init__(self, future: asyncio.Future[GroupResult]) -> None:
+    def __init__(self, future: asyncio.Future[GroupResult], usage: UsageTotals) -> None:
         self._future = future
-        future.add_done_callback(_retrieve_error)
+        future.add_done_callback(partial(_count_late, usage))
 
     async def wait_until_returned(self) -> None:
         """Wait for the executor's result."""
         await asyncio.wait([self._future])
 
 
-def _retrieve_error(future: asyncio.Future[Any]) -> None:
-    """Retrieve a late error, so that asyncio does not log it as never retrieved."""
-    if not future.cancelled():
-        future.exception()
+def _count_late(usage: UsageTotals, future: asyncio.Future[GroupResult]) -> None:
+    """Count late usage, and retrieve a late error, or asyncio would log it as never retrieved."""
+    if future.cancelled() or future.exception() is not None:
+        return
+    if (uncounted := future.result().uncounted) is not None:
+        usage.add(uncounted)
 
 
 class StuckCalls:

@@ -21,6 +21,7 @@ from ragasync._calls.remote_errors import PickledError, aborted_call, pickle_err
 from ragasync.error_text import describe
 from ragasync.errors import SerializationError
 from ragasync.foreign_errors import EXITS, is_a
+from ragasync.usage import CallUsage, Usage, UsageTotals, current_call
 
 CACHED_FUNCTIONS = 4
 """How many functions a worker keeps: each run has one."""
@@ -80,16 +81,20 @@ class GroupResult:
         values: one for each call; None for those that failed.
         seconds: the time that each call took.
         errors: the errors of failed calls, by place.
+        usage: what calls reported, by place.
+        uncounted: all that calls reported in another process, which the run has yet to count.
         names: the name of each item, for errors.
         problem: why nothing was called, or no result can be read, if so.
     """
 
-    __slots__ = ("errors", "names", "problem", "seconds", "values")
+    __slots__ = ("errors", "names", "problem", "seconds", "uncounted", "usage", "values")
 
     def __init__(self, names: Sequence[str], problem: Exception | None = None) -> None:
         self.values: list[Any] = []
         self.seconds: list[float] = []
         self.errors: dict[int, Exception] = {}
+        self.usage: dict[int, Usage] = {}
+        self.uncounted: Usage | None = None
         self.names = names
         self.problem = problem
 
@@ -125,7 +130,8 @@ class GroupResult:
                 )
             values = dumps(kept)
         pickled = {place: pickle_error(error) for place, error in errors.items()}
-        return _unpickle_result, (self.names, values, self.seconds, pickled, problem)
+        usage = None if self.uncounted is None else (self.usage, self.uncounted)
+        return _unpickle_result, (self.names, values, self.seconds, pickled, problem, usage)
 
 
 class ItemGroup:
@@ -139,9 +145,10 @@ class ItemGroup:
     Args:
         names: the name of each item, for errors.
         context: copied for each call in this process; by default the thread's own.
+        totals: counts the usage of calls in this process; by default one of its own.
     """
 
-    __slots__ = ("arguments", "context", "function", "names")
+    __slots__ = ("arguments", "context", "function", "names", "totals")
 
     def __init__(
         self,
@@ -150,9 +157,11 @@ class ItemGroup:
         names: Sequence[str],
         *,
         context: Context | None = None,
+        totals: UsageTotals | None = None,
     ) -> None:
         self.function, self.arguments, self.names = function, arguments, names
         self.context = context
+        self.totals = totals or UsageTotals()
 
     def load(self) -> tuple[Callable[[Any], Any], Sequence[Any], dict[int, str]]:
         """Get the function, the arguments, and the problems of arguments by place."""
@@ -183,6 +192,15 @@ class PickledGroup(NamedTuple):
     names: Sequence[str]
     left_behind: dict[int, str]
 
+    @property
+    def totals(self) -> UsageTotals:
+        """
+        What counts the usage of the function's calls in this process.
+
+        A report that comes after its group has returned travels with a later group's result.
+        """
+        return _totals.setdefault(self.token, UsageTotals())
+
     def load(self) -> tuple[Callable[[Any], Any], Sequence[Any], dict[int, str]]:
         """
         Get the function, the arguments, and the problems of arguments by place.
@@ -195,6 +213,7 @@ class PickledGroup(NamedTuple):
             function = _functions[self.token] = self.function.load()
             for oldest in list(_functions)[:-CACHED_FUNCTIONS]:
                 _functions.pop(oldest, None)
+                _totals.pop(oldest, None)
         arguments, problem = try_call(loads, self.arguments)
         if problem is not None:
             names = ", ".join(self.names)
@@ -207,6 +226,9 @@ class PickledGroup(NamedTuple):
 _functions: dict[str, Callable[[Any], Any]] = {}
 """The functions that this worker has loaded: a function keeps its globals from group to group."""
 
+_totals: dict[str, UsageTotals] = {}
+"""The usage of each of them that no result has taken along yet."""
+
 
 def _unpickle_result(
     names: Sequence[str],
@@ -214,10 +236,13 @@ def _unpickle_result(
     seconds: list[float],
     errors: dict[int, PickledError],
     problem: PickledError | None,
+    usage: tuple[dict[int, Usage], Usage] | None,
 ) -> GroupResult:
     """Load a result that was pickled; never raises, because that would break the pool."""
     result = GroupResult(names, None if problem is None else unpickle_error(problem))
     result.seconds = seconds
+    if usage is not None:
+        result.usage, result.uncounted = usage
     result.errors = {place: unpickle_error(error) for place, error in errors.items()}
     result.values, raised = try_call(loads, values)
     if raised is not None:
@@ -243,14 +268,16 @@ def run_group(group: ItemGroup | PickledGroup) -> GroupResult:
         result.problem = problem
         return result
     base = group.context if isinstance(group, ItemGroup) else None
+    totals = group.totals
     try:
         for place, argument in enumerate(arguments):
             started = time.perf_counter()
+            usage = CallUsage(totals)
             try:
                 if place in left_behind:
                     raise SerializationError(left_behind[place])
                 context = copy_context() if base is None else base.copy()
-                result.values.append(context.run(_call, function, argument))
+                result.values.append(context.run(_call, function, argument, usage))
             except Exception as raised:
                 result.add_error(place, raised)
             except BaseException as raised:
@@ -258,12 +285,19 @@ def run_group(group: ItemGroup | PickledGroup) -> GroupResult:
                     raise  # on a thread of the caller's own process, it is that which exits
                 result.add_error(place, aborted_call(raised))
             result.seconds.append(time.perf_counter() - started)
+            usage.end()
+            if usage.reported is not None:
+                result.usage[place] = usage.reported
+        if isinstance(group, PickledGroup):
+            used = totals.take()
+            result.uncounted = used if any(used) else None
         return result
     finally:
         del group, result, arguments  # errors refer to this frame, and the result to the errors
 
 
-def _call(function: Callable[[Any], Any], argument: object) -> object:
+def _call(function: Callable[[Any], Any], argument: object, usage: CallUsage) -> object:
     """Call a function, and await its value on the worker's own loop if it is awaitable."""
+    current_call.set(usage)
     value = function(argument)
     return run_async(value) if hasattr(type(value), "__await__") else value

@@ -42,7 +42,8 @@ class ThreadFuture:
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._function, self._argument = function, argument
-        self._context, self._scope, self._loop = context, scope, loop
+        self._context: Context | None = context
+        self._scope, self._loop = scope, loop
         self._asyncio_future_blocking = False  # by this attribute a task recognizes a future
         self._resume: tuple[Callable[[ThreadFuture], object], Context | None] | None = None
         self._outcome: tuple[object, BaseException | None] = None, None  # as the thread leaves it
@@ -61,8 +62,11 @@ class ThreadFuture:
     def make_call(self) -> None:
         """Make the call; runs on the thread, and never raises."""
         argument, self._argument = self._argument, None  # the future must not keep the item
+        # Nor the context, a copy of the worker's: one that is left looks like a task left behind.
+        context, self._context = self._context, None
+        assert context is not None  # a call is made once
         try:
-            self._outcome = self._context.run(self._function, argument), None
+            self._outcome = context.run(self._function, argument), None
         except BaseException as error:  # it belongs to the caller, not to this thread
             self._outcome = None, _presentable(error)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 from ragasync._calls.caller import Caller, StuckCalls
@@ -15,6 +16,7 @@ from ragasync._limits.weights import WeightError
 from ragasync.clock import Clock
 from ragasync.errors import AttemptTimeout
 from ragasync.foreign_errors import is_a
+from ragasync.usage import current_call
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -79,13 +81,27 @@ class CallRunner(Generic[T, R]):
         if self._controls.activity is not None:
             self._controls.activity.add(started, self._clock())
         call = PendingCall((index,), (item,), started=started)
+        self._take_usage(call)
         return self._errors.on_error(call, error, started, worker)
+
+    def record_plain(
+        self, index: int, item: T, value: R, started: float, ended: float, worker: int
+    ) -> None:
+        """Record the value of a call on the fast path that has reported its usage."""
+        if self._controls.activity is not None:
+            self._controls.activity.add(started, ended)
+        call = PendingCall((index,), (item,), started=started)
+        self._take_usage(call)
+        self._errors.record_success(call, (value,), ended - started, worker)
 
     async def _attempt(self, call: PendingCall[T], started: float, worker: int) -> None:
         """Make the call, and hand on its value or its error."""
         errors = self._errors
         try:
-            value = await self._call(call)
+            try:
+                value = await self._call(call)
+            finally:
+                self._take_usage(call)
         except (AttemptTimeout, asyncio.CancelledError) as error:
             ended = self._clock()
             if errors.ends_this_run(error):
@@ -129,12 +145,33 @@ class CallRunner(Generic[T, R]):
         while abandoned is not None:
             try:
                 await self._stuck.until_returned(abandoned)
-                return
+                break
             except asyncio.CancelledError:
                 if self._pool.is_cancelled():
                     call.add_attempt(ended - started)
                     self._errors.fail(call, error, worker)
                     raise
+        self._take_usage(call)
+
+    def _take_usage(self, call: PendingCall[T]) -> None:
+        """Add what an attempt has reported to its call, a share for each item."""
+        current = current_call.get()
+        assert current is not None  # each worker has one
+        if current.reported is None or (usage := current.take()) is None:
+            return
+        call.add_usage([usage] if len(call) == 1 else usage.divided(self._weights(call.items)))
+
+    def _weights(self, items: Sequence[T]) -> Sequence[float]:
+        """Weigh the items of a batch: by the user's function, or texts by their length."""
+        weight = self._settings.weight
+        if weight is None and all(type(item) is str for item in items):
+            weight = len
+        if weight is None:
+            return [1.0] * len(items)
+        try:
+            return [max(0.0, float(weight(item))) for item in items]
+        except Exception:  # it weighed them before; how to share a cost is no reason to fail them
+            return [1.0] * len(items)
 
     # ── limits ──────────────────────────────────────────────────────────────────────────────────
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ from ragasync.clock import current_time
 from ragasync.error_text import describe
 from ragasync.progress_callbacks import LimitedBy
 from ragasync.settings import BatchSettings
+from ragasync.usage import UsageTotals
 
 current_run: ContextVar[RunControls] = ContextVar("current_run")
 """The controls of the run that the current call belongs to."""
@@ -148,6 +150,7 @@ class RunControls:
         inner: the stages inside the function of a pipeline's run; None for any other run.
         on_early_stop: called with the reason when a stop leaves items pending.
         on_resize: called when another number of calls is allowed.
+        usage: what counts the usage; by default a total of its own, with the bounds of `settings`.
 
     Attributes:
         paused: whether no call starts for now.
@@ -174,8 +177,13 @@ class RunControls:
         inner: InnerStages | None = None,
         on_early_stop: Callable[[str], None] = lambda _: None,
         on_resize: Callable[[], None] = lambda: None,
+        usage: UsageTotals | None = None,
     ) -> None:
         self.settings, self.inner = settings, inner
+        self._loop: asyncio.AbstractEventLoop | None = None
+        if usage is None:
+            usage = UsageTotals(settings.max_tokens, settings.max_cost, self._stop_from_any_thread)
+        self.usage = usage
         self._on_early_stop, self._on_resize = on_early_stop, on_resize
         self._limiter = CombinedLimiter(settings.limiters) if settings.limiters else None
         self.max_concurrency = settings.max_concurrency
@@ -194,6 +202,11 @@ class RunControls:
         self.controller: ConcurrencyController | None = None
         if settings.adaptive:
             self.adapt()
+
+    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Run on this loop, and count usage also for the call that the run is a part of, if any."""
+        self._loop = loop
+        self.usage.attach()
 
     def detach(self, caller: Caller) -> None:
         """Control nothing more: the workers have ended, only threads may still be in a call."""
@@ -292,6 +305,16 @@ class RunControls:
         self.live.set_interrupt("stop")
         self.live.cancel_calls(only_waiting=not cancel)
         self.live.notify(everyone=True)
+
+    def _stop_from_any_thread(self, because: str) -> None:
+        """Stop, on whatever thread the last usage was reported."""
+        loop = self._loop
+        assert loop is not None  # nothing is used before the run begins
+        if asyncio._get_running_loop() is loop:
+            self.stop(because)
+        else:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(self.stop, because)
 
     def fail(self, error: BaseException, because: str) -> None:
         """Start nothing more, let calls in flight finish, and raise this error at the end."""

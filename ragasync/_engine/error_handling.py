@@ -29,6 +29,7 @@ from ragasync.errors import (
     as_run_async_error,
 )
 from ragasync.foreign_errors import is_a, is_error, leaves_of
+from ragasync.usage import NO_USAGE
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -69,7 +70,13 @@ class ErrorHandler(Generic[T, R]):
         if errors := self._errors_among(values):
             self._on_partial_success(call, values, errors, started, worker)
             return
-        call.add_attempt(self._clock() - started)
+        self.record_success(call, values, self._clock() - started, worker)
+
+    def record_success(
+        self, call: PendingCall[T], values: Sequence[R], seconds: float, worker: int
+    ) -> None:
+        """Record the values of a call whose last attempt took some seconds."""
+        call.add_attempt(seconds)
         self._recorder.record_success(call, values, worker)
 
     def _errors_among(self, values: Sequence[R]) -> dict[int, BaseException]:
@@ -102,6 +109,8 @@ class ErrorHandler(Generic[T, R]):
         self, call: PendingCall[T], result: GroupResult, started: float, worker: int
     ) -> None:
         """Record each item of a group by itself; each that failed is retried by itself."""
+        if result.usage:
+            call.add_usage([result.usage.get(place, NO_USAGE) for place in range(len(call))])
         if not result.errors and self._policy.retry_on_result is None:
             call.add_attempt(0.0)  # the items have times of their own
             seconds = [call.seconds + seconds for seconds in result.seconds]
@@ -381,12 +390,16 @@ def subset(call: PendingCall[T], positions: Sequence[int]) -> PendingCall[T]:
         call,
         indices=[call.indices[at] for at in positions],
         items=[call.items[at] for at in positions],
+        usage=None if call.usage is None else [call.usage[at] for at in positions],
     )
 
 
 def _part(call: PendingCall[T], start: int, stop: int) -> PendingCall[T]:
     """Slice a batch; the slice has its past and its retry budget."""
-    return replace(call, indices=call.indices[start:stop], items=call.items[start:stop])
+    usage = None if call.usage is None else call.usage[start:stop]
+    return replace(
+        call, indices=call.indices[start:stop], items=call.items[start:stop], usage=usage
+    )
 
 
 def errors_among(values: Sequence[Any], *, batched: bool) -> dict[int, BaseException]:

@@ -136,7 +136,6 @@ class JobRun(Generic[T, R]):
         total = self._total_now()
         left = None if total is None else total - done - failed
         ran = done + failed - self.run.totals.journaled
-        stages = self.run.stages
         paused_for, pause = (0.0, "") if self._seconds is not None else self.run.pause_in_force
         if self._seconds is not None:
             left, rate = 0, ran / self._seconds if self._seconds > 0 else 0.0
@@ -154,8 +153,8 @@ class JobRun(Generic[T, R]):
             max_concurrency=self.run.max_concurrency,
             seconds=self._elapsed(),
             recalled=self.run.totals.journaled,
-            tokens=sum(stage.tokens for stage in stages),
-            cost=sum(stage.cost for stage in stages),
+            tokens=self.run.usage.usage.tokens,
+            cost=self.run.usage.usage.cost,
             paused_for=paused_for,
             pause=pause if paused_for else "",
             halt=self.run.halt.why if self._seconds is None and self.run.halt.ongoing else "",
@@ -278,6 +277,9 @@ def run_stats(run: RunControls, source: SourceKind, cpu_seconds: float | None) -
         stages=run.stages,
         counters=run.counters,
         pauses=run.all_pauses,
+        usage=run.usage.usage,
+        earlier_usage=run.usage.earlier,
+        journal=run.usage.journal,
         input_blocked=run.totals.input_blocked_seconds,
         halt=run.halt,
     )
@@ -305,6 +307,8 @@ def stage_stats(name: str, run: RunControls, activity: ActivityMonitor, ended: i
         own_rate=run.rate,
         extra_slot_seconds=activity.extra_slot_seconds,
         on_executor=settings.executor is not None,
+        tokens=run.usage.usage.tokens,
+        cost=run.usage.usage.cost,
     )
 
 

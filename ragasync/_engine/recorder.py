@@ -19,6 +19,7 @@ from ragasync.error_text import TracebackArchive, describe
 from ragasync.errors import StageFailure
 from ragasync.foreign_errors import is_a, text_of
 from ragasync.settings import BatchSettings
+from ragasync.usage import NO_USAGE
 
 if TYPE_CHECKING:
     from ragasync.journal.session import Lookup
@@ -176,6 +177,7 @@ class Recorder(Generic[T, R]):
             call.batch,
             worker,
             call.history,
+            call.usage,
         )
         self._sink.record_call(success)
         if self._journal is not None:
@@ -236,6 +238,7 @@ class Recorder(Generic[T, R]):
         stage: str | None = None,
     ) -> None:
         """Record the outcome of one item of a call that did not succeed."""
+        usage = NO_USAGE if call.usage is None else call.usage[position]
         outcome: Outcome[T, R] = Outcome(
             index=call.indices[position],
             item=call.items[position],
@@ -249,6 +252,8 @@ class Recorder(Generic[T, R]):
             batch=call.batch,
             stage=stage,
             worker=worker,
+            tokens=usage.tokens,
+            cost=usage.cost,
             history=call.history,
         )
         self._sink.record(outcome, stack)

@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 
 from ragasync._outcomes.outcome import Attempt
 from ragasync.clock import Clock
+from ragasync.usage import Usage
 
 T = TypeVar("T")
 
@@ -49,6 +50,8 @@ class PendingCall(Generic[T]):
     """Whether it is a part of a batch that failed as a whole."""
     last_error: BaseException | None = None
     """What the last attempt raised, kept only if the retry policy has a max_elapsed."""
+    usage: Sequence[Usage] | None = None
+    """The usage that attempts so far have reported for each item, or None."""
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -57,6 +60,11 @@ class PendingCall(Generic[T]):
         """Count an attempt and its duration."""
         self.attempts += 1
         self.seconds += seconds
+
+    def add_usage(self, reported: Sequence[Usage]) -> None:
+        """Add the usage that an attempt has reported for each item."""
+        before = self.usage
+        self.usage = reported if before is None else list(map(Usage.plus, before, reported))
 
 
 DEFER_SECONDS = 1.0

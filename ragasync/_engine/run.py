@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, Callable, Iterable
 from contextlib import AsyncExitStack
-from contextvars import Context, copy_context
+from contextvars import copy_context
 from sys import getrefcount
 from types import CoroutineType
 from typing import Generic, TypeVar
@@ -20,7 +20,8 @@ from ragasync._engine.item_sources import SourceFactory
 from ragasync._engine.recorder import OutcomeSink, Recorder
 from ragasync._engine.run_journal import RunJournal, open_run_journal
 from ragasync._engine.scheduler import Scheduler
-from ragasync._engine.workers import INTERRUPTED, TaskState, WorkerPool
+from ragasync._engine.task_state import TaskState
+from ragasync._engine.workers import INTERRUPTED, WorkerPool
 from ragasync.clock import loop_clock
 from ragasync.error_text import TracebackArchive, add_note, describe
 from ragasync.errors import IncompleteRun, SourceFailed
@@ -128,6 +129,7 @@ class Run(Generic[T, R]):
         loop = asyncio.get_running_loop()
         self._clock = loop_clock(loop)
         self._controls, self._recorder = controls, recorder
+        controls.begin(loop)
         self._context = copy_context()
         self._context.run(current_run.set, controls)
         self._pool = WorkerPool(
@@ -137,7 +139,9 @@ class Run(Generic[T, R]):
             self._context,
             never_yield=never_yield,
         )
-        self._caller = Caller(controls.settings, loop, resource, self._pool.is_cancelled)
+        self._caller = Caller(
+            controls.settings, loop, resource, self._pool.is_cancelled, controls.usage
+        )
         self._scheduler: Scheduler[T, R] = Scheduler(
             controls,
             self._pool,
@@ -220,16 +224,17 @@ class Run(Generic[T, R]):
         items and values of the result must not wait for that.
         """
         self._controls.detach(self._caller)
+        self._controls.usage.close()
         self._pool.release_owner()
         self._recorder.drop_sink()
         self._scheduler.clear()
 
     # ── the life of a worker ────────────────────────────────────────────────────────────────────
 
-    async def _work(self, worker: int, context: Context, on_fast_path: bool) -> None:
+    async def _work(self, worker: int, on_fast_path: bool) -> None:
         """Make one call after the other until this worker has to end or to go on in a new task."""
         self._caller.enter_task()
-        state = TaskState(context, self._context)
+        state = TaskState(self._controls.usage)
         try:
             on_fast_path = on_fast_path and self._pool.interrupt_at != INTERRUPTED
             if on_fast_path and not await self._fast_path(worker, state):
@@ -273,8 +278,10 @@ class Run(Generic[T, R]):
         """
         call, clock, pool = self._caller.call_one, self._clock, self._pool
         record = self._recorder.fast_recorder(worker)  # a closure over the sink's columns
-        task, mapping, address = state.task, state.mapping, state.address
+        task, mapping, node, usage = state.task, state.mapping, state.node, state.usage
         cancelling, observers, references = task.cancelling, state.observers, getrefcount(task)
+        contexts = -1 if state.is_deep else getrefcount(mapping)
+        nodes, names = getrefcount(node), getrefcount(usage)
         items = self._scheduler.items
         started = clock()
         try:
@@ -290,6 +297,8 @@ class Run(Generic[T, R]):
                     if type(value) is CoroutineType:
                         wrong = returned_coroutine(value)
                         self._runner.fail_plain(index, item, wrong, started, worker)
+                    elif usage.reported is not None:
+                        self._runner.record_plain(index, item, value, started, ended, worker)
                     else:
                         record(index, value, started, ended)
                 # The task is clean if nobody has cancelled it or kept a reference to it ...
@@ -300,11 +309,13 @@ class Run(Generic[T, R]):
                     or getweakrefcount(task) != observers
                 ):
                     return False
-                # ... and if no context variable has another value than before.
-                if mapping.value != address:
-                    if not state.has_same_bindings():
-                        return False
-                    address = state.address
+                # ... and if no context variable was set and no copy of the context is left.
+                if (
+                    getrefcount(mapping) != contexts
+                    or getrefcount(usage) != names
+                    or (node is not None and getrefcount(node) != nodes)
+                ):
+                    return state.renew()
                 if ended >= pool.interrupt_at:
                     return True
                 started = ended
@@ -312,7 +323,7 @@ class Run(Generic[T, R]):
             return True
         finally:
             # Errors that are kept refer to this frame, and it to all values and to its task.
-            del record, task, cancelling, state
+            del record, task, cancelling, mapping, node, usage, state
 
     def _replace(self, worker: int, *, on_fast_path: bool = False) -> None:
         """Let a worker go on in a new task, unless nothing more starts."""

@@ -27,8 +27,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 N = TypeVar("N", int, float)
 
-EMPTY = {"d": (0.0,), "i": (-1,)}
-"""The default of an optional column, by its type code."""
+EMPTY = {"d": (0.0,), "i": (-1,), "q": (-1,)}
+"""The default of an optional column, by its type code; -1 tokens: none were reported."""
 
 _IMMUTABLE = (range, tuple, DataFrameRows)
 """Types of items that a snapshot need not copy."""
@@ -44,9 +44,9 @@ class Columns(Generic[T, R]):
 
     All columns have the same length. What every item has takes 37 bytes per item, including the
     pointers to item and value. Fields that few items have (errors, histories, stages) are sparse,
-    and a column that only some jobs need (waits, back-off, batch numbers) is created with the first
-    item that needs it. Columns grow only in place, because the engine's fast path keeps references
-    to them.
+    and a column that only some jobs need (waits, back-off, batches, usage) is created with the
+    first item that needs it. Columns grow only in place, because the engine's fast path keeps
+    references to them.
 
     A row's status is written last, so another thread that reads "done" finds all other fields.
     """
@@ -69,6 +69,8 @@ class Columns(Generic[T, R]):
     waited: array[float] | None = None
     backed_off: array[float] | None = None
     batch: array[int] | None = None
+    tokens: array[int] | None = None
+    cost: array[float] | None = None
     errors: dict[int, BaseException] = field(default_factory=dict)
     tracebacks: dict[int, str] = field(default_factory=dict)
     stages: dict[int, str] = field(default_factory=dict)
@@ -140,6 +142,8 @@ class Columns(Generic[T, R]):
             self.waited,
             self.backed_off,
             self.batch,
+            self.tokens,
+            self.cost,
         ):
             if column is not None:
                 del column[n:]
@@ -154,11 +158,10 @@ class Columns(Generic[T, R]):
         self.started.frombytes(bytes(8 * more))
         self.seconds.frombytes(bytes(8 * more))
         self.worker.frombytes(bytes(2 * more))
-        for optional in (self.waited, self.backed_off):
-            if optional is not None:
-                optional.frombytes(bytes(8 * more))
-        if self.batch is not None:
-            self.batch.extend(array("i", [-1]) * more)
+        optional: tuple[Any, ...] = self.waited, self.backed_off, self.batch, self.tokens, self.cost
+        for column in optional:
+            if column is not None:
+                column.extend(array(column.typecode, EMPTY[column.typecode]) * more)
         self.status.extend(bytes(more))  # last: a snapshot takes its length from this column
 
     # ── writing: an OutcomeSink of the engine ─────────────────────────────────────────────────
@@ -201,6 +204,10 @@ class Columns(Generic[T, R]):
         self.started[row], self.seconds[row] = outcome.started, outcome.seconds
         self.worker[row] = outcome.worker or 0
         self._write_optional(slice(row, row + 1), 1, outcome)
+        if outcome.tokens or outcome.cost:
+            length, at = len(self.status), slice(row, row + 1)
+            self.tokens = _filled(self.tokens, "q", length, at, 1, outcome.tokens)
+            self.cost = _filled(self.cost, "d", length, at, 1, outcome.cost)
         if outcome.error is not None:
             self.errors[row] = outcome.error
         if stack is not None:
@@ -214,7 +221,7 @@ class Columns(Generic[T, R]):
     def record_call(self, call: CallSuccess[T, R]) -> None:
         """Write the outcomes of a call's items: a slice of each column, not row by row."""
         rows = call.rows
-        if rows is None or call.history:
+        if rows is None or call.history or call.usage is not None:
             for outcome in call.outcomes():
                 self.record(outcome)
             return
@@ -263,6 +270,7 @@ class Columns(Generic[T, R]):
         if status == PENDING:
             return Outcome(index, item, "pending", label=self.label_of(row))
         batch = -1 if self.batch is None else self.batch[row]
+        tokens = 0 if self.tokens is None else max(0, self.tokens[row])
         return Outcome(
             index=index,
             item=item,
@@ -280,6 +288,8 @@ class Columns(Generic[T, R]):
             traceback=self.traceback_of(row),
             history=self.history.get(row, ()),
             label=self.label_of(row),
+            tokens=tokens,
+            cost=self.cost[row] if self.cost is not None else 0.0,
         )
 
     def traceback_of(self, row: int) -> str | None:
@@ -328,6 +338,8 @@ class Columns(Generic[T, R]):
             waited=None if self.waited is None else self.waited[:n],
             backed_off=None if self.backed_off is None else self.backed_off[:n],
             batch=None if self.batch is None else self.batch[:n],
+            tokens=None if self.tokens is None else self.tokens[:n],
+            cost=None if self.cost is None else self.cost[:n],
             errors=_up_to(n, self.errors),
             tracebacks=_up_to(n, self.tracebacks),
             stages=_up_to(n, self.stages),

@@ -91,6 +91,8 @@ class _Merge:
             waited=self._optional(earlier.waited, later.waited, "d"),
             backed_off=self._optional(earlier.backed_off, later.backed_off, "d"),
             batch=self._optional(earlier.batch, later.batch, "i"),
+            tokens=self._optional(earlier.tokens, later.tokens, "q"),
+            cost=self._optional(earlier.cost, later.cost, "d"),
             errors=self._sparse(earlier.errors, later.errors),
             tracebacks=self._sparse(earlier.tracebacks, later.tracebacks),
             stages=self._sparse(earlier.stages, later.stages),

@@ -9,6 +9,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar, overload
 
 from ragasync.error_text import cut, describe, safe_text
 from ragasync.foreign_errors import guarded
+from ragasync.usage import NO_USAGE, Usage
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -18,7 +19,7 @@ STATUSES: tuple[Status, ...] = ("pending", "done", "failed", "cancelled")
 _MAX_REPR_CHARS = 200
 """Characters of an item, a value or an error in the repr of an outcome."""
 
-_NUMBERS = ("attempts", "started", "seconds", "waited", "backed_off")
+_NUMBERS = ("attempts", "started", "seconds", "waited", "backed_off", "tokens", "cost")
 
 PENDING, DONE, FAILED, CANCELLED = range(4)
 
@@ -58,7 +59,8 @@ class Outcome(Generic[T, R]):
 
     Times are in seconds, and 0.0 for an item that was not started. `started` counts from the start
     of the job; `seconds` is the time in calls, over all attempts; `waited` the time waiting for the
-    rate limit; `backed_off` the time between attempts. `attempts` includes the first. `history`
+    rate limit; `backed_off` the time between attempts. `attempts` includes the first. `tokens` and
+    `cost` are what its calls reported, failed attempts included (see `note_usage`). `history`
     holds the earlier, failed attempts of an item that was retried. `index` is the position of the
     item, and `label` its label, if the items were a pandas Series or DataFrame; else None.
 
@@ -89,6 +91,8 @@ class Outcome(Generic[T, R]):
     traceback: str | None = None
     history: tuple[Attempt, ...] = ()
     label: Any = None
+    tokens: int = 0
+    cost: float = 0.0
 
     @property
     def ok(self) -> bool:
@@ -117,6 +121,7 @@ class CallSuccess(Generic[T, R]):
 
     The fields are those of Outcome, shared by all items. `seconds` is one number where one call
     served all items, and one number per item where they ran one after another (an ItemGroup).
+    `usage` is that of each item, or None.
     """
 
     indices: Sequence[int]
@@ -130,6 +135,7 @@ class CallSuccess(Generic[T, R]):
     batch: int | None
     worker: int
     history: tuple[Attempt, ...]
+    usage: Sequence[Usage] | None = None
 
     @property
     def rows(self) -> slice | None:
@@ -142,8 +148,9 @@ class CallSuccess(Generic[T, R]):
     def outcomes(self) -> Iterator[Outcome[T, R]]:
         """Yield the outcomes of the single items."""
         each = repeat(self.seconds) if isinstance(self.seconds, float) else self.seconds
+        usage = repeat(NO_USAGE) if self.usage is None else self.usage
         rows = zip(self.indices, self.items, self.values, strict=True)
-        for (index, item, value), seconds in zip(rows, each, strict=False):
+        for (index, item, value), seconds, used in zip(rows, each, usage, strict=False):
             yield Outcome(
                 index=index,
                 item=item,
@@ -157,6 +164,8 @@ class CallSuccess(Generic[T, R]):
                 batch=self.batch,
                 worker=self.worker,
                 history=self.history,
+                tokens=used.tokens,
+                cost=used.cost,
             )
 
 

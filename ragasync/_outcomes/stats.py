@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from ragasync._outcomes.activity import Utilization
 from ragasync._outcomes.columns import Columns
+from ragasync.usage import NO_USAGE, Usage
 
 Where: TypeAlias = Literal["", "loop", "threads", "executor"]
 """Where the calls of a run are made; empty if unknown."""
@@ -265,6 +266,9 @@ class RunStats:
         pauses: the pauses that the service asked for.
         input_blocked: seconds for which reading the source blocked the event loop.
         halt: the time for which an executor's workers started nothing.
+        usage: what its calls reported, together with earlier runs of the same journal.
+        earlier_usage: what the journal had from earlier runs.
+        journal: the id of the journal; empty without one.
     """
 
     max_concurrency: int = 0
@@ -282,6 +286,9 @@ class RunStats:
     pauses: ServicePauses = field(default_factory=ServicePauses)
     input_blocked: float = 0.0
     halt: ExecutorHalt = field(default_factory=ExecutorHalt)
+    usage: Usage = NO_USAGE
+    earlier_usage: Usage = NO_USAGE
+    journal: str = ""
 
     @property
     def _limits(self) -> ConcurrencyHistory:
@@ -295,16 +302,6 @@ class RunStats:
             limit * max(0.0, min(later, end) - max(since, begin))
             for (since, limit), (later, _) in pairwise([*limits, (max(end, limits[-1][0]), 0)])
         )
-
-    @property
-    def tokens(self) -> int:
-        """The tokens that the calls of all stages reported."""
-        return sum(stage.tokens for stage in self.stages)
-
-    @property
-    def cost(self) -> float:
-        """The cost that the calls of all stages reported."""
-        return sum(stage.cost for stage in self.stages)
 
     def merged_with(self, later: RunStats, seconds: float = 0.0) -> RunStats:
         """
@@ -330,7 +327,16 @@ class RunStats:
             pauses=self.pauses.merged_with(later.pauses),
             input_blocked=self.input_blocked + later.input_blocked,
             halt=self.halt.merged_with(later.halt),
+            usage=self._usage_with(later),
+            earlier_usage=self.earlier_usage,
+            journal=later.journal or self.journal,
         )
+
+    def _usage_with(self, later: RunStats) -> Usage:
+        """Add up the usage of two runs; what a journal has of this one is in the later one's."""
+        if self.journal and self.journal == later.journal:
+            return max(self.usage, later.usage)
+        return self.usage.plus(later.usage)
 
     def _history_with(self, later: RunStats, seconds: float) -> ConcurrencyHistory:
         """Join the limits of two runs, if those of either changed."""

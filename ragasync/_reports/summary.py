@@ -74,7 +74,7 @@ def facts(result: RunResult) -> list[tuple[str, str]]:
     if result.stats.stages and (skipped := _skipped_count(columns)):
         found.append(("skipped", counted(skipped, "item")))
     found += [(name, f"{count:,}") for name, count in result.stats.counters]
-    found += usage_facts(result.stats.tokens, result.stats.cost)
+    found += usage_facts(result.stats.usage.tokens, result.stats.usage.cost)
     if finished and result.seconds > 0:
         found.append(("speed", f"{per_second(finished / result.seconds)} items a second"))
     if finished and call_seconds:

@@ -1,0 +1,456 @@
+"""What calls report with note_usage is counted for their items and for their run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+
+import pytest
+
+from ragasync import (
+    AsyncBatchProcessor,
+    AsyncRetry,
+    RateLimiter,
+    Usage,
+    note_usage,
+    run_async,
+)
+from tests.support.pickling_executor import ByPost
+
+other: contextvars.ContextVar[int] = contextvars.ContextVar("other", default=0)
+
+
+def used(result):
+    """The tokens and the cost of each item."""
+    return [(outcome.tokens, outcome.cost) for outcome in result]
+
+
+async def ask(item):
+    """Use as many tokens as the item says."""
+    await asyncio.sleep(1)
+    note_usage(tokens=item, cost=item / 10)
+    return item
+
+
+def ask_sync(item):
+    """The same in a thread or a process."""
+    note_usage(tokens=item, cost=item / 10)
+    return item
+
+
+EACH = [(1, 0.1), (2, 0.2), (3, 0.3)]
+
+# ── where calls run ─────────────────────────────────────────────────────────────────────────
+
+
+async def test_an_async_function_reports_for_its_item():
+    """Concurrent calls each for their own."""
+    result = await AsyncBatchProcessor(ask).process([1, 2, 3])
+    assert used(result) == EACH
+    assert result.usage == Usage(3, 6, pytest.approx(0.6))
+    assert result.seconds == 1.0
+
+
+async def test_a_function_that_never_suspends_reports_for_its_item():
+    """Many calls in a row in one task."""
+
+    async def answer(item):
+        note_usage(tokens=item)
+        return item
+
+    result = await AsyncBatchProcessor(answer, max_concurrency=2).process(range(1, 1001))
+    assert [outcome.tokens for outcome in result] == list(range(1, 1001))
+    assert result.usage == Usage(1000, 500500, 0.0)
+
+
+async def test_several_reports_of_a_call_are_added_up():
+    """A call may make several requests."""
+
+    async def answer(item):
+        note_usage(input_tokens=1, output_tokens=2)
+        note_usage(tokens=4, cost=0.5)
+
+    result = await AsyncBatchProcessor(answer).process(["a", "b"])
+    assert used(result) == [(7, 0.5)] * 2
+    assert result.usage == Usage(4, 14, 1.0)
+
+
+@pytest.mark.real_time
+async def test_a_function_on_a_thread_reports_for_its_item():
+    """Its context is a copy of the worker's."""
+    result = await AsyncBatchProcessor(ask_sync, max_concurrency=2).process([1, 2, 3])
+    assert used(result) == EACH
+    assert result.usage.tokens == 6
+
+
+@pytest.mark.real_time
+async def test_a_thread_that_a_call_starts_reports_for_its_item():
+    """As asyncio.to_thread does it."""
+
+    async def answer(item):
+        await asyncio.to_thread(note_usage, tokens=item, cost=item / 10)
+
+    result = await AsyncBatchProcessor(answer, max_concurrency=2).process([1, 2, 3])
+    assert used(result) == EACH
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+async def test_usage_travels_back_from_a_worker_process_with_the_values(batch_size):
+    """Each item of a group has its own."""
+    processor = AsyncBatchProcessor(ask_sync, batch_size, executor=ByPost())
+    result = await processor.process([1, 2, 3])
+    assert used(result) == EACH
+    assert result.usage == Usage(3, 6, pytest.approx(0.6))
+
+
+@pytest.mark.real_time
+async def test_usage_travels_back_from_a_real_process_and_through_an_executor_of_threads():
+    """Async functions run there too."""
+    with ProcessPoolExecutor(1) as processes, ThreadPoolExecutor(2) as threads:
+        for executor in (processes, threads):
+            for function in (ask_sync, ask):
+                processor = AsyncBatchProcessor(function, executor=executor)
+                result = await processor.process([1, 2])
+                assert used(result) == EACH[:2]
+                assert result.usage == Usage(2, 3, pytest.approx(0.3))
+
+
+@pytest.mark.real_time
+async def test_a_batch_on_an_executor_is_divided():
+    """There and in a process."""
+
+    def answer(items):
+        note_usage(tokens=10 * len(items), cost=1.0)
+        return items
+
+    with ThreadPoolExecutor(1) as threads:
+        for executor in (threads, ByPost()):
+            processor = AsyncBatchProcessor(answer, 2, batched=True, executor=executor)
+            result = await processor.process([7, 8, 9])
+            assert [outcome.tokens for outcome in result] == [10, 10, 10]
+            assert result.usage == Usage(2, 30, 2.0)
+
+
+# ── batches, failures and retries ───────────────────────────────────────────────────────────
+
+
+async def test_a_batched_call_is_divided_by_weight():
+    """By weight=, else by the length of texts, else equally; the parts add up."""
+
+    async def answer(items):
+        note_usage(tokens=7, cost=1.0)
+        return items
+
+    options = {"batched": True}
+    weighed = AsyncBatchProcessor(answer, weight=int, max_batch_weight=100, **options)
+    assert used(await weighed.process([1, 3])) == [(1, 0.25), (6, 0.75)]
+    texts = AsyncBatchProcessor(answer, **options)
+    assert used(await texts.process(["a", "bcd"])) == [(1, 0.25), (6, 0.75)]
+    assert used(await texts.process([1, 300])) == [(3, 0.5), (4, 0.5)]
+
+
+async def test_failed_attempts_count_for_their_item():
+    """The last one too, if it fails."""
+    failures = {"b": 2}
+
+    async def answer(item):
+        note_usage(tokens=10, cost=0.5)
+        if item == "c" or failures.get(item, 0):
+            failures[item] = failures.get(item, 0) - 1
+            raise ConnectionError("no answer")
+        return item
+
+    result = await AsyncBatchProcessor(answer, retry_count=2).process(["a", "b", "c"])
+    assert used(result) == [(10, 0.5), (30, 1.5), (30, 1.5)]
+    assert [outcome.status for outcome in result] == ["done", "done", "failed"]
+    assert result.usage == Usage(7, 70, 3.5)
+
+
+async def test_a_failure_in_a_worker_process_counts_too():
+    """Its usage travels with its error."""
+
+    def answer(item):
+        note_usage(tokens=item)
+        raise ValueError("a bad item")
+
+    processor = AsyncBatchProcessor(answer, retry_count=0, executor=ByPost())
+    result = await processor.process([1, 2])
+    assert [outcome.tokens for outcome in result] == [1, 2]
+    assert result.usage == Usage(2, 3, 0.0)
+
+
+async def test_the_parts_of_a_split_batch_share_what_the_whole_batch_used():
+    """And add their own attempts."""
+
+    async def answer(items):
+        note_usage(tokens=10 * len(items))
+        if "bad" in items:
+            raise ValueError("a bad item")
+        return items
+
+    processor = AsyncBatchProcessor(answer, 4, batched=True, retry_count=0)
+    result = await processor.process(["aaa", "bad", "ccc", "ddd"])
+    assert [outcome.status for outcome in result] == ["done", "failed", "done", "done"]
+    assert [outcome.tokens for outcome in result] == [30, 30, 20, 20]
+    assert result.usage.tokens == 100
+
+
+async def test_an_error_in_an_items_position_has_its_share():
+    """It is retried alone."""
+    tries = []
+
+    async def answer(items):
+        tries.append(items)
+        note_usage(tokens=10 * len(items))
+        late = len(tries) == 1
+        return [ConnectionError("later") if late and item == "b" else item for item in items]
+
+    result = await AsyncBatchProcessor(answer, batched=True).process(["a", "b"])
+    assert [outcome.tokens for outcome in result] == [10, 20]
+
+
+async def test_an_attempt_that_timed_out_counts():
+    """What it had reported by then."""
+
+    async def answer(item):
+        note_usage(tokens=3)
+        await asyncio.sleep(100)
+
+    result = await AsyncBatchProcessor(answer, timeout=1.0, retry_count=1).process(["a"])
+    assert used(result) == [(6, 0.0)]
+
+
+async def test_a_cancelled_call_counts():
+    """Its item is not done, and paid for."""
+    reported = asyncio.Event()
+
+    async def answer(item):
+        note_usage(tokens=3, cost=0.5)
+        reported.set()
+        await asyncio.sleep(100)
+
+    job = AsyncBatchProcessor(answer).start(["a"], on_current_loop=True)
+    await reported.wait()
+    job.cancel()
+    result = await job
+    assert (result[0].status, result[0].tokens, result.usage.cost) == ("cancelled", 3, 0.5)
+
+
+async def test_a_stream_has_the_usage_of_each_outcome():
+    """In each outcome, however fast the call."""
+
+    async def answer(item):
+        note_usage(tokens=item)
+
+    stream = AsyncBatchProcessor(answer).stream([1, 2, 3], ordered=True)
+    assert [outcome.tokens async for outcome in stream] == [1, 2, 3]
+
+
+async def test_calls_that_wait_for_a_limiter_report_for_their_item():
+    """They are not on the fast path."""
+    processor = AsyncBatchProcessor(ask, rate_limiter=RateLimiter(10, burst_size=1))
+    assert used(await processor.process([1, 2, 3])) == EACH
+
+
+# ── nested calls ────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_nested_job_counts_for_the_items_of_both():
+    """Each of the outer items has its own inner ones."""
+    inner_results = []
+    inner = AsyncBatchProcessor(ask, max_concurrency=2)
+
+    async def outer(items):
+        note_usage(tokens=100)
+        inner_results.append(await inner.process(items))
+
+    result = await AsyncBatchProcessor(outer, max_concurrency=2).process([[1, 2], [3]])
+    assert [outcome.tokens for outcome in result] == [103, 103]
+    assert sorted(each.usage.tokens for each in inner_results) == [3, 3]
+    assert result.usage.tokens == 206
+
+
+@pytest.mark.real_time
+@pytest.mark.parametrize("way", ["process_sync", "start", "run_async"])
+async def test_a_nested_job_on_another_loop_counts_for_both(way):
+    """From a thread, on the background loop."""
+    inner = AsyncBatchProcessor(ask_sync)
+
+    def outer(item):
+        if way == "process_sync":
+            inner.process_sync([item, item])
+        elif way == "start":
+            inner.start([item, item]).wait()
+        else:
+            run_async(inner.process([item, item]))
+
+    result = await AsyncBatchProcessor(outer, max_concurrency=2).process([1, 2, 3])
+    assert [outcome.tokens for outcome in result] == [2, 4, 6]
+    assert result.usage.tokens == 12
+
+
+async def test_a_nested_job_in_a_worker_process_counts_for_the_outer_item():
+    """All of it travels back."""
+
+    def outer(item):
+        AsyncBatchProcessor(ask_sync).process_sync([item, item])
+
+    result = await AsyncBatchProcessor(outer, executor=ByPost()).process([1, 2])
+    assert [outcome.tokens for outcome in result] == [2, 4]
+    assert result.usage.tokens == 6
+
+
+async def test_the_tasks_of_a_call_report_for_it():
+    """In a gather, with and without variables of their own."""
+
+    async def report(item):
+        other.set(item)
+        await asyncio.sleep(1)
+        note_usage(tokens=item)
+
+    async def answer(item):
+        await asyncio.gather(report(item), report(item))
+
+    result = await AsyncBatchProcessor(answer, max_concurrency=2).process([1, 2, 3, 4])
+    assert [outcome.tokens for outcome in result] == [2, 4, 6, 8]
+
+
+# ── late reports ────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("variables", [0, 1, 3, 40, 400])
+@pytest.mark.parametrize("binds", [False, True])
+async def test_a_report_after_the_end_of_its_call_counts_for_the_run_only(variables, binds):
+    """However large the context is, and whether the task binds a variable before it reports."""
+    several = [contextvars.ContextVar(f"v{number}") for number in range(variables)]
+    for variable in several:
+        variable.set(1)
+    background = []
+
+    async def report_later():
+        if binds:
+            other.set(other.get() + 1)
+        await asyncio.sleep(1.5)
+        note_usage(tokens=1000)
+
+    async def answer(item):
+        if item == 0:
+            background.append(asyncio.create_task(report_later()))
+        await asyncio.sleep(1)
+        note_usage(tokens=item)
+
+    result = await AsyncBatchProcessor(answer, max_concurrency=1).process([0, 1, 2])
+    assert [outcome.tokens for outcome in result] == [0, 1, 2]
+    assert result.usage.tokens == 1003
+
+
+async def test_a_report_from_a_timer_after_the_end_of_its_call_counts_for_the_run_only():
+    """The timer's context is a copy too."""
+
+    async def answer(item):
+        asyncio.get_running_loop().call_later(1.5, lambda: note_usage(tokens=1000))
+        await asyncio.sleep(1)
+
+    result = await AsyncBatchProcessor(answer, max_concurrency=1).process([0, 1, 2])
+    assert [outcome.tokens for outcome in result] == [0, 0, 0]
+    assert result.usage.tokens == 2000
+
+
+async def test_a_report_after_a_retry_has_begun_counts_for_the_run_only():
+    """It is of the attempt that failed, which nobody waits for."""
+    background = []
+
+    async def report_later():
+        await asyncio.sleep(5)
+        note_usage(tokens=1000)
+
+    async def answer(item):
+        if not background:
+            background.append(asyncio.create_task(report_later()))
+            raise ConnectionError("no answer")
+        await asyncio.sleep(10)
+
+    retry = AsyncRetry(1, 1.0, jitter=None)
+    result = await AsyncBatchProcessor(answer, retry=retry).process(["a"])
+    assert (result[0].tokens, result[0].attempts, result.usage.tokens) == (0, 2, 1000)
+
+
+async def test_a_nested_job_that_outlives_its_call_counts_for_the_outer_run_only():
+    """Not for the item that is called next."""
+    jobs = []
+
+    async def outer(item):
+        if item == 0:
+            jobs.append(AsyncBatchProcessor(ask).start([5], on_current_loop=True))
+            await asyncio.sleep(0.5)
+        else:
+            await asyncio.sleep(2)
+
+    result = await AsyncBatchProcessor(outer, max_concurrency=1).process([0, 1])
+    await jobs[0]
+    assert [outcome.tokens for outcome in result] == [0, 0]
+    assert result.usage.tokens == 5
+
+
+async def test_a_report_after_the_end_of_the_run_harms_nobody():
+    """The result is as it was."""
+    background = []
+
+    async def report_later():
+        await asyncio.sleep(5)
+        note_usage(tokens=1000)
+
+    async def answer(item):
+        background.append(asyncio.create_task(report_later()))
+
+    result = await AsyncBatchProcessor(answer, max_tokens=10).process(["a"])
+    await background[0]
+    assert (result.usage.tokens, result.stopped_because) == (0, None)
+
+
+@pytest.mark.real_time
+async def test_a_thread_that_outlives_its_attempt_still_counts_for_the_run():
+    """Its slot is occupied until it returns, and what it used was used for its item."""
+    import threading
+
+    go_on = threading.Event()
+
+    def answer(item):
+        go_on.wait()
+        note_usage(tokens=7)
+
+    async def answers():
+        processor = AsyncBatchProcessor(answer, timeout=0.2, retry_count=0)
+        asyncio.get_running_loop().call_later(0.3, go_on.set)
+        return await processor.process(["a"])
+
+    result = await answers()
+    assert (result[0].status, result[0].tokens, result.usage.tokens) == ("failed", 7, 7)
+
+
+async def test_nothing_reported_leaves_no_columns():
+    """And no usage."""
+    result = await AsyncBatchProcessor(asyncio.sleep).process([1, 2])
+    assert result.columns.tokens is None is result.columns.cost
+    assert result.usage == Usage()
+
+
+# ── merging ─────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_retrying_failed_items_adds_up_the_usage_of_both_runs():
+    """Each item has that of the later run, the total that of both."""
+    broken = [True]
+
+    async def answer(item):
+        note_usage(tokens=10)
+        if broken[0] and item == "b":
+            raise ValueError("a bad item")
+
+    processor = AsyncBatchProcessor(answer, retry_count=0)
+    result = await processor.process(["a", "b"])
+    broken[0] = False
+    merged = await result.retry_failed(processor)
+    assert merged.usage == Usage(3, 30, 0.0)
+    assert [outcome.tokens for outcome in merged] == [10, 10]
