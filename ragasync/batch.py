@@ -51,6 +51,9 @@ class _Options(TypedDict, Generic[T], total=False):
     max_errors: int | None
     max_error_rate: float | None
     max_initial_failures: int | None
+    max_seconds: float | None
+    max_tokens: int | None
+    max_cost: float | None
     weight: Callable[[T], float] | None
     max_batch_weight: float | None
     key: Callable[[T], object] | None
@@ -109,6 +112,13 @@ class AsyncBatchProcessor(Generic[T, R]):
         max_initial_failures: stop the job when this many first calls, for different items, have all
             failed with the same status (400, 401, 403, 404 or 405) and the same message: a wrong
             model name or path fails every item. None turns this off.
+        max_seconds: the duration at which the run stops: nothing new starts, calls in flight
+            finish, and the rest stays pending.
+        max_tokens: the number of tokens, as reported by `note_usage`, at which the run stops in the
+            same way. Calls in flight may exceed it. With a journal, its earlier runs count too, and
+            another run with a larger bound goes on.
+        max_cost: the cost at which the run stops in the same way, in the unit in which it is
+            reported.
         weight: a function that returns the weight of an item, such as its tokens. It bounds only
             the size of batches, by `max_batch_weight`; the rate is limited by weight with
             `RateLimiter(..., weight=)`.
@@ -248,6 +258,9 @@ class AsyncBatchProcessor(Generic[T, R]):
         max_errors: int | None = None,
         max_error_rate: float | None = None,
         max_initial_failures: int | None = 20,
+        max_seconds: float | None = None,
+        max_tokens: int | None = None,
+        max_cost: float | None = None,
         weight: Callable[[T], float] | None = None,
         max_batch_weight: float | None = None,
         key: Callable[[T], object] | None = None,
@@ -272,6 +285,9 @@ class AsyncBatchProcessor(Generic[T, R]):
             max_errors=max_errors,
             max_error_rate=max_error_rate,
             max_initial_failures=max_initial_failures,
+            max_seconds=max_seconds,
+            max_tokens=max_tokens,
+            max_cost=max_cost,
             weight=weight,
             max_batch_weight=max_batch_weight,
             resources=resources,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import NamedTuple, TypedDict
@@ -201,6 +202,7 @@ class UsageTotals:
         earlier: the part of it that a journal had from earlier runs.
         journal: the id of that journal; empty without one.
         on_report: called after each report, if somebody writes the usage down.
+        on_reached: as given; it is dropped when it was called.
         lock: held while the numbers change.
     """
 
@@ -215,7 +217,7 @@ class UsageTotals:
         self.journal = ""
         self.on_report: Callable[[], None] | None = None
         self._max_tokens, self._max_cost = max_tokens, max_cost
-        self._on_reached = on_reached
+        self.on_reached = on_reached
         self._surrounding: Callable[[Usage], None] | None = None if within is None else within.add
         self._process_id = os.getpid()
         self.lock = threading.Lock()
@@ -234,7 +236,7 @@ class UsageTotals:
 
     def close(self) -> None:
         """Reach no bound from now on: the run is over, but late reports still count."""
-        self._on_reached = None
+        self.on_reached = None
 
     def recall(self, journal: str, earlier: Usage) -> None:
         """Count the usage of earlier runs of the same journal."""
@@ -258,7 +260,7 @@ class UsageTotals:
 
     def _check_bounds(self) -> None:
         """Report the first bound that is reached, once."""
-        if self._on_reached is None:
+        if self.on_reached is None:
             return
         _, tokens, cost = self.usage
         if self._max_tokens is not None and tokens >= self._max_tokens:
@@ -267,8 +269,12 @@ class UsageTotals:
             reason = f"{cost:.6g} was spent, which reaches max_cost={self._max_cost:g}"
         else:
             return
+        self.reach(reason)
+
+    def reach(self, reason: str) -> None:
+        """Report that a bound is reached, unless that was reported before."""
         with self.lock:
-            report, self._on_reached = self._on_reached, None
+            report, self.on_reached = self.on_reached, None
         if report is not None:
             report(reason)
 
@@ -294,6 +300,10 @@ class CallUsage:
     def note(self, usage: Usage) -> None:
         """Count a report for the call and its run."""
         self._totals.add(usage, self)
+
+    def part(self) -> CallUsage:
+        """What reports of a part of this call, for one of its items, are counted for."""
+        return CallUsage(self._totals)
 
     def attribute(self, usage: Usage) -> None:
         """Count usage that its run has counted already for the call too."""
@@ -339,3 +349,19 @@ def shares(whole: int, weights: Sequence[float]) -> list[int]:
         parts.append(due - given)
         given = due
     return [*parts, whole - given]
+
+
+def warn_of_unreported(max_tokens: int | None, max_cost: float | None, usage: Usage) -> None:
+    """Warn of a budget that had no effect, because no call reported what it limits."""
+    idle = []
+    if max_tokens is not None and not usage.tokens:
+        idle.append((f"max_tokens={max_tokens}", "no tokens were", "tokens"))
+    if max_cost is not None and not usage.cost:
+        idle.append((f"max_cost={max_cost:g}", "no cost was", "cost"))
+    for bound, nothing, name in idle:
+        warnings.warn(
+            f"{bound} had no effect: {nothing} reported. Call note_usage({name}=...) after each "
+            f"request",
+            RuntimeWarning,
+            stacklevel=3,
+        )

@@ -309,8 +309,7 @@ class RunControls:
     def _stop_from_any_thread(self, because: str) -> None:
         """Stop, on whatever thread the last usage was reported."""
         loop = self._loop
-        assert loop is not None  # nothing is used before the run begins
-        if asyncio._get_running_loop() is loop:
+        if loop is None or asyncio._get_running_loop() is loop:
             self.stop(because)
         else:
             with suppress(RuntimeError):  # the loop is closed

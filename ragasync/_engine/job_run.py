@@ -32,6 +32,7 @@ from ragasync.progress_callbacks import (
 )
 from ragasync.result import BatchResult
 from ragasync.settings import BatchSettings
+from ragasync.usage import warn_of_unreported
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -212,7 +213,14 @@ class JobRun(Generic[T, R]):
         self._on_result(result)
         self._report(sum(self._counts()), self._total_now())
         self._report.close()
+        self._warn_of_idle_budgets()
         return result
+
+    def _warn_of_idle_budgets(self) -> None:
+        """Warn if a budget was given and calls reported nothing; a pipeline does it itself."""
+        settings, done = self.run.settings, self._counts()[0]
+        if self.run.inner is None and done > self.run.totals.journaled:
+            warn_of_unreported(settings.max_tokens, settings.max_cost, self.run.usage.usage)
 
     def _elapsed(self) -> float:
         """The seconds from the start until now, or until the end."""

@@ -20,6 +20,7 @@ from ragasync.clock import loop_clock
 from ragasync.error_text import NoArchive
 from ragasync.errors import JobStopped
 from ragasync.settings import BatchSettings
+from ragasync.usage import CallUsage, Usage, UsageTotals, current_call
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -45,14 +46,27 @@ class RequestFailed(Exception):
 class _Request(Generic[R]):
     """The items that one caller awaits together; the first of them has the index `first`."""
 
-    __slots__ = ("failure", "first", "future", "missing", "values")
+    __slots__ = ("calls", "failure", "first", "future", "missing", "values")
 
-    def __init__(self, first: int, size: int, future: asyncio.Future[list[R]]) -> None:
+    def __init__(
+        self,
+        first: int,
+        size: int,
+        future: asyncio.Future[list[R]],
+        calls: tuple[CallUsage | None, ...],
+    ) -> None:
         self.first = first
         self.missing = size
         self.values: list[Any] = [None] * size
         self.failure: RequestFailed | None = None
         self.future = future
+        self.calls = calls
+
+    def add_usage(self, usage: Usage) -> None:
+        """Count usage for the calls that made the request; its run has counted it already."""
+        for call in self.calls:
+            if call is not None:
+                call.attribute(usage)
 
     def fill(self, index: int, value: R) -> None:
         """Set the value of one item; the last one completes the request."""
@@ -82,9 +96,12 @@ class _OpenRequests(Generic[T, R]):
         self.has_success = False
         self.by_index: dict[int, _Request[R]] = {}
 
-    def add(self, first: int, size: int) -> asyncio.Future[list[R]]:
+    def add(
+        self, first: int, size: int, counted_for: CallUsage | None
+    ) -> asyncio.Future[list[R]]:
         """Open a request of `size` items; its future will have their values."""
-        request: _Request[R] = _Request(first, size, self._new_future())
+        calls = current_call.get(), counted_for
+        request: _Request[R] = _Request(first, size, self._new_future(), calls)
         self.by_index.update(dict.fromkeys(range(first, first + size), request))
         return request.future
 
@@ -119,6 +136,9 @@ class _OpenRequests(Generic[T, R]):
         """Set the values of a call's items, which may belong to several requests."""
         self.has_success = True
         pop = self.by_index.pop
+        if call.usage is not None:
+            for index, usage in zip(call.indices, call.usage, strict=True):
+                self.by_index[index].add_usage(usage)
         for index, value in zip(call.indices, call.values, strict=True):
             request = pop(index)  # what `fill` does, without a call for each item
             request.values[index - request.first] = value
@@ -131,6 +151,8 @@ class _OpenRequests(Generic[T, R]):
         if outcome.error is None:
             return  # cancelled: the run is ending, and fails all open requests with the reason
         request = self.by_index.pop(outcome.index)
+        if outcome.tokens or outcome.cost:
+            request.add_usage(Usage(1, outcome.tokens, outcome.cost))
         request.fail(outcome.index, outcome.error, outcome.stage)
 
 
@@ -151,6 +173,7 @@ class RequestBatcher(Generic[T, R]):
         on_early_stop: called with the reason when the run stops early, so that callers are refused.
         on_resize: called when another number of calls is allowed.
         max_wait: the seconds after which a partial batch is sent although items keep arriving.
+        usage: counts what its calls report; a call of another run that awaits it gets its part.
 
     Attributes:
         run: the controls of the run.
@@ -165,11 +188,14 @@ class RequestBatcher(Generic[T, R]):
         on_early_stop: Callable[[str], None] = lambda _: None,
         on_resize: Callable[[], None] = lambda: None,
         max_wait: float = math.inf,
+        usage: UsageTotals | None = None,
     ) -> None:
         self._no_more_expected, self._max_wait = no_more_expected, max_wait
         self.activity = ActivityMonitor(loop_clock(asyncio.get_running_loop()))
         self._requests: _OpenRequests[T, R] = _OpenRequests(self.activity)
-        self.run = RunControls(settings, on_early_stop=on_early_stop, on_resize=on_resize)
+        self.run = RunControls(
+            settings, on_early_stop=on_early_stop, on_resize=on_resize, usage=usage
+        )
         self.run.activity = self.activity
         self._items: QueuedItems[T] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -209,9 +235,14 @@ class RequestBatcher(Generic[T, R]):
         if kind is None:
             self._raise_setup_error()
 
-    def __call__(self, items: Sequence[T]) -> Awaitable[list[R]]:
+    def __call__(
+        self, items: Sequence[T], counted_for: CallUsage | None = None
+    ) -> Awaitable[list[R]]:
         """
         Request the value of each item; await what this returns.
+
+        What the items use is counted for the call, of another run, that the caller is in; and for
+        `counted_for`.
 
         Raises:
             RequestFailed: the first item that failed.
@@ -221,7 +252,7 @@ class RequestBatcher(Generic[T, R]):
         queue = self._items
         if queue is None or self.run.stopping:
             return self._refuse()
-        values = self._requests.add(queue.pushed, len(items))
+        values = self._requests.add(queue.pushed, len(items), counted_for)
         if items:
             queue.push(*items)
         else:

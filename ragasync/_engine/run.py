@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, Callable, Iterable
 from contextlib import AsyncExitStack
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from sys import getrefcount
 from types import CoroutineType
 from typing import Generic, TypeVar
@@ -22,6 +22,7 @@ from ragasync._engine.run_journal import RunJournal, open_run_journal
 from ragasync._engine.scheduler import Scheduler
 from ragasync._engine.task_state import TaskState
 from ragasync._engine.workers import INTERRUPTED, WorkerPool
+from ragasync._reports.summary import duration
 from ragasync.clock import loop_clock
 from ragasync.error_text import TracebackArchive, add_note, describe
 from ragasync.errors import IncompleteRun, SourceFailed
@@ -65,6 +66,8 @@ async def execute(
     started_at = clock()
     try:
         async with AsyncExitStack() as stack:
+            if settings.max_seconds is not None:
+                stack.callback(_limit_seconds(controls, settings.max_seconds).cancel)
             journal: RunJournal | None = None
             if settings.journal is not None:
                 opening = open_run_journal(settings.journal, controls)
@@ -100,6 +103,13 @@ async def execute(
             run.release()
         # An error that is kept refers to this frame, which must not keep the items alive.
         del run, source, sink, on_item
+
+
+def _limit_seconds(controls: RunControls, max_seconds: float) -> asyncio.TimerHandle:
+    """Stop a run after this many seconds, unless the returned timer is cancelled."""
+    reason = f"{duration(max_seconds)} have passed, which reaches max_seconds={max_seconds:g}"
+    loop = asyncio.get_running_loop()
+    return loop.call_later(max_seconds, controls.usage.reach, reason, context=Context())
 
 
 class Run(Generic[T, R]):

@@ -25,7 +25,6 @@ Documents: load, chunk, embed and store them, and search them.
     search.py            Filter: conditions on metadata; Hit, Hits: the results of a search
     search_text.py       the words of a text in any script
     dataframes.py        documents_dataframe, stages_dataframe, chunks_dataframe
-    metering.py          usage and cost of a run's calls
     models.py            Document, Chunk; LoadError and its reasons, and other errors
 
 Each source is an item of a run. A thread loads a block of sources, looks their documents up in the
@@ -43,7 +42,6 @@ from ragasync.documents.loaders.html import load_html
 from ragasync.documents.loaders.pdf import EmptyPage, PDFLoader
 from ragasync.documents.loaders.tables import CSVLoader, JSONLinesLoader
 from ragasync.documents.loaders.text import load_text
-from ragasync.documents.metering import note_usage
 from ragasync.documents.models import (
     LOAD_REASONS,
     Chunk,
@@ -121,6 +119,5 @@ __all__ = [
     "load_html",
     "load_source",
     "load_text",
-    "note_usage",
     "stages_dataframe",
 ]

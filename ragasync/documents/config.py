@@ -23,7 +23,6 @@ from ragasync.documents.adapters import (
 )
 from ragasync.documents.embedders import EmbeddingProcesses, HashingEmbedder, embed_in_processes
 from ragasync.documents.loaders import LOADER_VERSION, load_source
-from ragasync.documents.metering import metering
 from ragasync.documents.models import DocumentDeferred, FatalStageError
 from ragasync.documents.prepare import LoadAndChunk, PrepareBlock, PrepareOnWorker, StoreSteps
 from ragasync.documents.processed import SkipPolicy
@@ -118,7 +117,6 @@ class Settings:
     version: str
     keep_content: bool
     cache: bool
-    max_cost: float | None
     max_initial_failures: int | None
     skip_policy: SkipPolicy
     ids: FileIds
@@ -146,7 +144,6 @@ class PipelineConfig:
         fingerprint: the fingerprint of the stages before the store.
         max_concurrency: the number of documents loaded and chunked concurrently.
         keep_content: whether the result keeps texts and vectors.
-        max_cost: the budget at which the run stops, or None.
         skip_policy: which unreadable sources are skipped.
         ids: makes the ids of files.
         known: the store, if it is one that can report what it holds.
@@ -167,7 +164,6 @@ class PipelineConfig:
     fingerprint: StagesFingerprint
     max_concurrency: int
     keep_content: bool
-    max_cost: float | None
     skip_policy: SkipPolicy
     ids: FileIds
     known: Store | None
@@ -218,7 +214,7 @@ def pipeline_config(stages: Stages, settings: Settings) -> PipelineConfig:
         processes["resources"] = partial(EmbeddingProcesses.open, embed)
         embed = embed_in_processes
     embedding = replace(stages.embed, max_concurrency=limit).plan(
-        metering(wrap_output(embed, to_embedding_matrix)),
+        wrap_output(embed, to_embedding_matrix),
         adaptive=adaptive,
         **processes,
         batched=True,
@@ -269,7 +265,6 @@ def pipeline_config(stages: Stages, settings: Settings) -> PipelineConfig:
         fingerprint=fingerprint,
         max_concurrency=max(loading.max_concurrency, chunking.max_concurrency),
         keep_content=settings.keep_content or stages.store is None,
-        max_cost=settings.max_cost,
         skip_policy=settings.skip_policy,
         ids=settings.ids,
         known=known,

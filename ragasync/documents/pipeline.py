@@ -17,7 +17,6 @@ from ragasync._reports.summary import counted
 from ragasync._reports.time_breakdown import LOAD_AND_CHUNK
 from ragasync.documents.adapters import EmbeddedDocument, as_array
 from ragasync.documents.config import CallSettings, PipelineConfig
-from ragasync.documents.metering import Meter, Metered, metered_by
 from ragasync.documents.models import Chunk, Document, DocumentDeferred, FatalStageError, note_place
 from ragasync.documents.pipeline_controls import PipelineControls
 from ragasync.documents.prepare import (
@@ -46,6 +45,7 @@ from ragasync.documents.unique_sources import IdClaims
 from ragasync.errors import AttemptTimeout, JobStopped, StageFailure
 from ragasync.foreign_errors import is_a
 from ragasync.settings import BatchSettings
+from ragasync.usage import CallUsage, UsageTotals, warn_of_unreported
 
 STORE_MAX_WAIT = 0.05
 """Seconds that a document may wait for others that are stored in the same transaction."""
@@ -70,7 +70,6 @@ class Pipeline:
 
     def __init__(self, config: PipelineConfig, sources: RunSources) -> None:
         self._config, self._sources = config, sources
-        self._meter = Meter(config.max_cost, self._on_spent)
         self.controls = PipelineControls(config)
         self._budget = self.controls.budget
         self._in_flight = DocumentsInFlight()
@@ -105,7 +104,7 @@ class Pipeline:
         self._run, self._loop = run, asyncio.get_running_loop()
         self.controls.attach_run(run)
         async with AsyncExitStack() as stack:
-            stack.callback(metered_by(self._meter))
+            run.usage.on_reached = self._on_budget_reached
             if config.prepare_block is not None:
                 self._blocks = await self._open_threads(stack, config.prepare_block)
             else:
@@ -132,8 +131,9 @@ class Pipeline:
         """Open a stage that makes quick calls on threads, several in one hand-over."""
         caller = Caller(settings, asyncio.get_running_loop(), None)
         stack.callback(caller.close)
+        assert self._run is not None  # its stages are opened for it
         batcher: ThreadBatcher[Any, Any] = ThreadBatcher(
-            caller.call_one, self.controls.max_concurrency
+            caller.call_one, self.controls.max_concurrency, self._run.usage
         )
         self.controls.attach_threads(batcher)
         stack.push_async_callback(batcher.close)
@@ -149,11 +149,13 @@ class Pipeline:
         """Open a stage whose calls the engine makes, unless the pipeline has none."""
         if settings is None:
             return
+        assert self._run is not None  # its stages are opened for it
         stage: RequestBatcher[Any, Any] = RequestBatcher(
             settings,
             no_more_expected=no_more_expected,
             on_early_stop=self._stop_early,
             on_resize=self.controls.resize_room,
+            usage=UsageTotals(within=self._run.usage),
             **{"max_wait": STORE_MAX_WAIT} if name == "store" else {},
         )
         self.controls.attach_stage(name, stage.run)
@@ -161,14 +163,8 @@ class Pipeline:
 
     async def _end(self, run: RunControls) -> None:
         """Prune, write what was collected, and warn, after a run that was not cut short."""
-        limit = self._config.max_cost
-        if limit is not None and not self._meter.cost and self._stages["embed"].has_success:
-            warnings.warn(
-                f"max_cost={limit:g} had no effect, because no cost was reported: an embedder "
-                f"reports it by note_usage(cost=...) after each call",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+        if self._stages["embed"].has_success:
+            warn_of_unreported(run.settings.max_tokens, run.settings.max_cost, run.usage.usage)
         if (pruner := self._sources.pruner) is not None:
             is_whole = run.stopped_because is None and run.error is None
             self._pruned = await asyncio.to_thread(pruner.prune) if is_whole else 0
@@ -210,11 +206,8 @@ class Pipeline:
         return tuple(map(self._with_setting, found))
 
     def _with_setting(self, stage: StageStats) -> StageStats:
-        """Add the setting of a stage to its statistics, and what calls of `embed` reported."""
-        stage = replace(stage, setting=self.controls.setting_of(stage.name))
-        if stage.name != "embed":
-            return stage
-        return replace(stage, tokens=self._meter.tokens, cost=self._meter.cost)
+        """Add the setting of a stage to its statistics."""
+        return replace(stage, setting=self.controls.setting_of(stage.name))
 
     @property
     def counters(self) -> tuple[tuple[str, int], ...]:
@@ -328,18 +321,20 @@ class Pipeline:
                 await self._stored.refresh(prepared.document)
             return self._result(prepared)
         chunks, places = prepared.chunks, prepared.places_to_embed
+        assert self._run is not None  # of which this document is a part
+        used = CallUsage(self._run.usage)
         try:
             try:
-                made = await self._stages["embed"]([chunks[place].text for place in places])
+                texts = [chunks[place].text for place in places]
+                made = await self._stages["embed"](texts, used)
             except RequestFailed as failed:
                 which = places_of([places[position] for position in failed.positions], chunks)
                 document_place = f"{which} of {prepared.document.id!r}"
                 raise self._failure("embed", failed, document_place) from failed.error
             finally:
                 self._embedding -= 1
-            vectors, tokens = prepared.with_embeddings(made), None
-            if self._meter.tokens:
-                vectors, tokens = _split_metered(vectors)
+            vectors = prepared.with_embeddings(made)
+            tokens = None if used.reported is None else used.reported.tokens
             self._check_vectors(prepared, vectors)
             if "store" in self._stages:
                 document = prepared.document
@@ -614,9 +609,9 @@ class Pipeline:
 
     # ── early stops and warnings ──────────────────────────────────────────────────────────────
 
-    def _on_spent(self, reason: str) -> None:
-        """Stop the run, from whatever thread the last cost was reported in."""
-        assert self._loop is not None  # nothing is spent before the run
+    def _on_budget_reached(self, reason: str) -> None:
+        """Stop the run, from whatever thread the last usage was reported in."""
+        assert self._loop is not None  # nothing is used before the run
         try:
             is_here = asyncio.get_running_loop() is self._loop
         except RuntimeError:
@@ -708,10 +703,3 @@ def places_of(failed: Sequence[int], chunks: Sequence[Chunk]) -> str:
 def _name_of(source: object) -> str:
     """The id of a source, or the source itself, for a note."""
     return repr(getattr(source, "id", source))
-
-
-def _split_metered(vectors: Sequence[Any]) -> tuple[list[Vector | None], int | None]:
-    """Separate the vectors of metered calls from the tokens that they took."""
-    took = [each.tokens for each in vectors if isinstance(each, Metered)]
-    rows = [each.row if isinstance(each, Metered) else each for each in vectors]
-    return rows, sum(took) if took else None

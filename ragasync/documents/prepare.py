@@ -18,7 +18,7 @@ from ragasync.documents.splitters import RecursiveSplitter, add_locations, chunk
 from ragasync.documents.stage import StagesFingerprint, fingerprint_of_document
 from ragasync.documents.store import Store
 from ragasync.documents.stored_state import CachedEmbeddings, stored_states
-from ragasync.documents.thread_batches import BatchOutcome, has_time
+from ragasync.documents.thread_batches import BatchOutcome, BlockUsage, has_time
 from ragasync.documents.unique_sources import RefusedDocument
 from ragasync.errors import StageFailure
 
@@ -248,22 +248,27 @@ class PrepareBlock:
         errors: dict[int, BaseException] = {}
         started, cpu_started = time.perf_counter(), time.thread_time()
         documents: list[PreparedDocument] = []
+        usage = BlockUsage()
+        source_of: list[int] = []
         for place, source in enumerate(sources):
             value: Prepared | None = None
+            usage.begin(place)
             try:
                 value = self.steps.documents_of(source)
                 documents.extend(as_list(value))
             except BaseException as error:  # it belongs to its source, not to this thread
                 errors[place] = error
             values.append(value)
+            source_of += [place] * (len(documents) - len(source_of))
             if not has_time(started, cpu_started):
                 break
         self.store_steps.look_up(documents)
-        for prepared in documents:
+        for place, prepared in zip(source_of, documents, strict=True):
+            usage.begin(place)
             self.steps.split(prepared)
         self.store_steps.finish(documents)
         seconds, cpu_seconds = time.perf_counter() - started, time.thread_time() - cpu_started
-        return BatchOutcome(values, errors, seconds, cpu_seconds)
+        return BatchOutcome(values, errors, seconds, cpu_seconds, usage.end())
 
 
 def check_given(document: Document) -> None:

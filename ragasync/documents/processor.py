@@ -17,7 +17,7 @@ from ragasync._engine.stream import stream_outcomes
 from ragasync._limits.limiter import Limiter
 from ragasync._outcomes.outcome import Outcome
 from ragasync._retries.policy import AsyncRetry
-from ragasync.arguments import check_positive, explains_arguments
+from ragasync.arguments import explains_arguments
 from ragasync.batch import (
     DEFAULT_RETRY_COUNT,
     DEFAULT_RETRY_DELAY,
@@ -96,9 +96,12 @@ class AsyncDocumentProcessor:
         max_initial_failures: stop the run if the first calls of `embed`, or of a `store` function,
             this many in number, all fail with the same status of 400, 401, 403, 404 or 405, as they
             do for a wrong model or path. None turns the rule off.
-        max_cost: the budget, in the unit in which the embedder reports its cost by `note_usage`.
-            When it is reached, the run stops: calls in flight finish, and may exceed the budget;
-            documents with all chunks embedded are stored; the rest are pending.
+        max_seconds: the duration at which the run stops.
+        max_tokens: the number of tokens at which the run stops, as reported by `note_usage` in any
+            stage. Calls in flight finish, and may exceed the budget; documents with all chunks
+            embedded are stored; the rest are pending. With a journal, its earlier runs count too.
+        max_cost: the cost at which the run stops in the same way, in the unit in which it is
+            reported.
         on_unreadable: "fail" makes a source that cannot be loaded a failure. "skip", or a
             collection of reasons such as {"binary", "empty"} (see LoadError), makes it a success
             with `skipped` set.
@@ -145,6 +148,8 @@ class AsyncDocumentProcessor:
         max_errors: int | None = None,
         max_error_rate: float | None = None,
         max_initial_failures: int | None = 20,
+        max_seconds: float | None = None,
+        max_tokens: int | None = None,
         max_cost: float | None = None,
         on_unreadable: Literal["fail", "skip"] | Collection[str] = "fail",
         cache: bool = True,
@@ -169,8 +174,6 @@ class AsyncDocumentProcessor:
             raise ValueError(
                 f"{given} would have no effect: embed and store both have a retry= of their own"
             )
-        if max_cost is not None:
-            check_positive("max_cost", max_cost)
         skip_policy, ids = SkipPolicy.of(on_unreadable), FileIds(root)
         config = pipeline_config(
             stages,
@@ -186,7 +189,6 @@ class AsyncDocumentProcessor:
                 version,
                 keep_content=keep_content,
                 cache=cache,
-                max_cost=max_cost,
                 max_initial_failures=max_initial_failures,
                 skip_policy=skip_policy,
                 ids=ids,
@@ -212,6 +214,9 @@ class AsyncDocumentProcessor:
             retry=AsyncRetry(1, 0.0, retry_on=ends_the_run),  # a deferred document is never retried
             max_errors=max_errors,
             max_error_rate=max_error_rate,
+            max_seconds=max_seconds,
+            max_tokens=max_tokens,
+            max_cost=max_cost,
             max_initial_failures=None,  # the embedding stage has its own; loading never counts
             journal=cast("Journal | None", use),  # it accepts a binding as well
         )

@@ -7,12 +7,13 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context, copy_context
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from dataclasses import dataclass, field
+from typing import Generic, TypeAlias, TypeVar
 
 from ragasync._outcomes.activity import ActivityMonitor
 from ragasync.cancellation import create_lazy_task
 from ragasync.clock import loop_clock
+from ragasync.usage import CallUsage, Usage, UsageTotals, current_call
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -51,12 +52,35 @@ class BatchOutcome(Generic[V]):
         errors: the errors by position.
         seconds: the time that they took.
         cpu_seconds: the processor time that they took.
+        usage: what their calls reported, by position.
     """
 
     values: list[V | None]
     errors: dict[int, BaseException]
     seconds: float
     cpu_seconds: float = 0.0
+    usage: dict[int, Usage] = field(default_factory=dict)
+
+
+class BlockUsage:
+    """The usage that the functions called in a batch report, by the position of their item."""
+
+    def __init__(self) -> None:
+        self._batch = current_call.get()
+        self._parts: dict[int, CallUsage] = {}
+
+    def begin(self, place: int) -> None:
+        """Count reports for the item at this position from now on."""
+        if self._batch is not None:
+            current_call.set(self._parts.setdefault(place, self._batch.part()))
+
+    def end(self) -> dict[int, Usage]:
+        """Count later reports for the run only; return what was reported so far."""
+        current_call.set(self._batch)
+        for part in self._parts.values():
+            part.end()
+        parts = self._parts.items()
+        return {place: part.reported for place, part in parts if part.reported is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +93,11 @@ class BatchCall(Generic[T, V]):
         """Call the function for the items, or for the first of them if they take too long."""
         values: list[V | None] = []
         errors: dict[int, BaseException] = {}
+        usage = BlockUsage()
         started, cpu_started = time.perf_counter(), time.thread_time()
         for place, item in enumerate(items):
             value = None
+            usage.begin(place)
             try:
                 value = self.function(item)
             except BaseException as error:  # it belongs to the caller, not to this thread
@@ -80,7 +106,8 @@ class BatchCall(Generic[T, V]):
             if not has_time(started, cpu_started):
                 break
         seconds = time.perf_counter() - started
-        return BatchOutcome(values, errors, seconds, time.thread_time() - cpu_started)
+        cpu_seconds = time.thread_time() - cpu_started
+        return BatchOutcome(values, errors, seconds, cpu_seconds, usage.end())
 
 
 def has_time(started: float, cpu_started: float) -> bool:
@@ -95,6 +122,10 @@ def has_time(started: float, cpu_started: float) -> bool:
     """
     cpu_seconds = time.thread_time() - cpu_started
     return cpu_seconds < BATCH_SECONDS and time.perf_counter() - started < MAX_SECONDS
+
+
+_Entry: TypeAlias = tuple[T, "asyncio.Future[V]", CallUsage | None]
+"""An item that waits for a thread, its caller's future, and the call that the caller is in."""
 
 
 class ThreadBatcher(Generic[T, V]):
@@ -112,6 +143,7 @@ class ThreadBatcher(Generic[T, V]):
     Args:
         call: makes a BatchCall on a thread.
         max_concurrency: how many threads may be busy.
+        usage: counts what calls report; the items of callers in calls of a run get their part.
 
     Attributes:
         activity: when threads were busy.
@@ -120,13 +152,16 @@ class ThreadBatcher(Generic[T, V]):
     """
 
     def __init__(
-        self, call: Callable[[Sequence[T]], Awaitable[BatchOutcome[V]]], max_concurrency: int
+        self,
+        call: Callable[[Sequence[T]], Awaitable[BatchOutcome[V]]],
+        max_concurrency: int,
+        usage: UsageTotals | None = None,
     ) -> None:
-        self._call = call
+        self._call, self._usage = call, usage
         self._max_concurrency = max_concurrency
         self._loop = asyncio.get_running_loop()
         self._context: Context | None = None
-        self._waiting: deque[tuple[T, asyncio.Future[V]]] = deque()
+        self._waiting: deque[_Entry[T, V]] = deque()
         self._running: set[asyncio.Task[None]] = set()
         self._typical_seconds: float | None = None
         self._size = 1
@@ -160,9 +195,11 @@ class ThreadBatcher(Generic[T, V]):
     async def __call__(self, item: T) -> V:
         """Call the function for an item, in a batch on a thread."""
         future: asyncio.Future[V] = self._loop.create_future()
-        self._waiting.append((item, future))
+        self._waiting.append((item, future, current_call.get()))
         if self._context is None:
             self._context = copy_context()
+            batch = None if self._usage is None else CallUsage(self._usage)
+            self._context.run(current_call.set, batch)
         self._send()
         return await future
 
@@ -237,12 +274,12 @@ class ThreadBatcher(Generic[T, V]):
         self._typical_seconds = typical + (seconds - typical) / 4
         self._size = max(1, min(MAX_ITEMS, int(BATCH_SECONDS / max(self._typical_seconds, 1e-9))))
 
-    async def _run(self, batch: list[tuple[T, asyncio.Future[V]]]) -> None:
+    async def _run(self, batch: list[_Entry[T, V]]) -> None:
         """Run a batch, and give each caller the value or the error of its item."""
         try:
-            outcome = await self._call([item for item, _ in batch])
+            outcome = await self._call([item for item, *_ in batch])
         except Exception as error:  # not of an item: no thread could be started
-            for _, future in batch:
+            for _, future, _ in batch:
                 _resolve(future, None, error)
         else:
             done = len(outcome.values)
@@ -254,6 +291,9 @@ class ThreadBatcher(Generic[T, V]):
             self._update_size(
                 (outcome.cpu_seconds if self._is_cpu_bound else outcome.seconds) / done
             )
+            for place, usage in outcome.usage.items():
+                if (caller := batch[place][2]) is not None:
+                    caller.attribute(usage)
             for place, value in enumerate(outcome.values):
                 _resolve(batch[place][1], value, outcome.errors.get(place))
             self._waiting.extendleft(reversed(batch[done:]))

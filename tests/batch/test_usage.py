@@ -402,11 +402,14 @@ async def test_a_report_after_the_end_of_the_run_harms_nobody():
         note_usage(tokens=1000)
 
     async def answer(item):
+        note_usage(tokens=1)
         background.append(asyncio.create_task(report_later()))
 
-    result = await AsyncBatchProcessor(answer, max_tokens=10).process(["a"])
+    job = AsyncBatchProcessor(answer, max_tokens=10).start(["a"], on_current_loop=True)
+    result = await job
     await background[0]
-    assert (result.usage.tokens, result.stopped_because) == (0, None)
+    assert (result.usage.tokens, result.stopped_because) == (1, None)
+    assert (job.result.usage.tokens, job.result.stopped_because) == (1001, None)
 
 
 @pytest.mark.real_time
@@ -454,3 +457,105 @@ async def test_retrying_failed_items_adds_up_the_usage_of_both_runs():
     merged = await result.retry_failed(processor)
     assert merged.usage == Usage(3, 30, 0.0)
     assert [outcome.tokens for outcome in merged] == [10, 10]
+
+
+# ── budgets ─────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_run_stops_when_its_tokens_are_used():
+    """Calls in flight finish, nothing else starts, and the reason has both numbers."""
+
+    async def answer(item):
+        await asyncio.sleep(1)
+        note_usage(tokens=400)
+
+    result = await AsyncBatchProcessor(answer, max_concurrency=2, max_tokens=1000).process(range(9))
+    assert (result.success_count, result.pending_count) == (4, 5)
+    assert result.stopped_because == "1,200 tokens were used, which reaches max_tokens=1000"
+
+
+async def test_a_run_stops_when_its_cost_is_spent_although_its_calls_never_suspend():
+    """Rounding does not matter: ten times 0.1 is 1."""
+
+    async def answer(item):
+        note_usage(cost=0.1)
+
+    result = await AsyncBatchProcessor(answer, max_concurrency=1, max_cost=1.0).process(range(99))
+    assert (result.success_count, result.pending_count) == (10, 89)
+    assert result.stopped_because == "1 was spent, which reaches max_cost=1"
+
+
+async def test_a_run_stops_when_its_time_is_over():
+    """Retries do not start either."""
+
+    async def answer(item):
+        await asyncio.sleep(2)
+        if item == 1:
+            raise ConnectionError("no answer")
+
+    processor = AsyncBatchProcessor(answer, max_concurrency=2, retry_delay=9.0, max_seconds=5)
+    result = await processor.process(range(9))
+    assert result.seconds == 6.0
+    assert (result.success_count, result.error_count) == (5, 0)
+    assert [result[1].status, result[8].status] == ["pending", "pending"]
+    assert result.stopped_because == "5.00 s have passed, which reaches max_seconds=5"
+
+
+async def test_a_budget_that_is_not_reached_changes_nothing():
+    """No timer is left."""
+    processor = AsyncBatchProcessor(ask, max_seconds=60, max_tokens=100, max_cost=100)
+    result = await processor.process([1, 2, 3])
+    assert (result.all_succeeded, result.stopped_because) == (True, None)
+
+
+@pytest.mark.real_time
+@pytest.mark.parametrize("where", ["threads", "executor"])
+async def test_usage_reported_on_a_thread_stops_the_run(where):
+    """At most the calls in flight exceed the budget."""
+    with ThreadPoolExecutor(2) as threads:
+        executor = threads if where == "executor" else None
+        processor = AsyncBatchProcessor(
+            ask_sync, 1, max_concurrency=2, max_tokens=10, executor=executor
+        )
+        result = await processor.process([2] * 50)
+    assert 10 <= result.usage.tokens <= 16
+    assert "max_tokens=10" in result.stopped_because
+
+
+async def test_usage_that_a_process_reports_stops_the_run():
+    """When it comes back with the values."""
+    processor = AsyncBatchProcessor(ask_sync, 1, 1, executor=ByPost(), max_tokens=10)
+    result = await processor.process([3] * 9)
+    assert (result.success_count, result.usage.tokens) == (4, 12)
+
+
+async def test_the_usage_of_nested_jobs_stops_the_outer_run():
+    """The inner one has no bound."""
+    inner = AsyncBatchProcessor(ask)
+
+    async def outer(item):
+        await inner.process([item])
+
+    result = await AsyncBatchProcessor(outer, max_concurrency=1, max_tokens=10).process([4] * 9)
+    assert (result.success_count, result.usage.tokens) == (3, 12)
+
+
+@pytest.mark.parametrize("bound", [0, -1.0, float("nan"), float("inf"), "much"])
+@pytest.mark.parametrize("name", ["max_seconds", "max_tokens", "max_cost"])
+def test_a_budget_must_be_positive_and_finite(name, bound):
+    """The error names it."""
+    with pytest.raises((ValueError, TypeError), match=name):
+        AsyncBatchProcessor(ask, **{name: bound})
+
+
+async def test_a_budget_of_what_nobody_reports_is_warned_of():
+    """At the end, with advice."""
+    with pytest.warns(RuntimeWarning, match=r"max_cost=5 had no effect.*note_usage\(cost=") as said:
+        await AsyncBatchProcessor(asyncio.sleep, max_cost=5).process([1])
+    assert len(said) == 1
+
+
+async def test_a_summary_has_the_usage():
+    """Only where something was reported."""
+    assert "tokens: 6" in (await AsyncBatchProcessor(ask).process([1, 2, 3])).summary()
+    assert "tokens" not in (await AsyncBatchProcessor(asyncio.sleep).process([1])).summary()

@@ -1,4 +1,4 @@
-"""What a run of the pipeline uses is told, shared among documents, and bounded by max_cost."""
+"""The usage of a pipeline's run: reported, shared among documents, and bounded by max_cost."""
 
 import asyncio
 import threading
@@ -6,8 +6,8 @@ import threading
 import numpy as np
 import pytest
 
-from ragasync import JobStopped
-from ragasync.documents import AsyncDocumentProcessor, SqliteStore, note_usage
+from ragasync import JobStopped, note_usage
+from ragasync.documents import AsyncDocumentProcessor, Document, SqliteStore
 from tests.support.embedders import CountingEmbedder, given, words
 from tests.support.services import StatusError
 
@@ -48,7 +48,7 @@ async def test_a_run_tells_the_calls_tokens_and_money_of_its_embedder():
     result = await exact(Metered(), batch_size=2).process(texts(5, chunks=2))
     stats = embed_stats(result)
     assert (stats.calls, stats.tokens, stats.cost) == (5, 40, 1.25)
-    assert (result.stats.tokens, result.stats.cost) == (40, 1.25)
+    assert (result.usage.tokens, result.usage.cost) == (40, 1.25)
     for said in (result.summary(), result._repr_html_()):
         assert "tokens" in said
         assert "40" in said
@@ -78,7 +78,7 @@ async def test_failed_attempts_are_paid_for_too():
     embed.calls = []
     result = await exact(embed).process(texts(1))
     assert (embed_stats(result).calls, embed_stats(result).tokens) == (2, 20)
-    assert result.results[0].tokens == 10
+    assert (result.results[0].tokens, result[0].tokens) == (20, 20)
 
 
 async def test_documents_share_the_tokens_of_their_calls_to_the_unit():
@@ -92,7 +92,7 @@ async def test_documents_share_the_tokens_of_their_calls_to_the_unit():
     result = await exact(embed, batch_size=4).process(sources)
     tokens = [done.tokens for done in result.results]
     assert embed_stats(result).calls == 2
-    assert sum(each or 0 for each in tokens) == 22 == result.stats.tokens
+    assert sum(each or 0 for each in tokens) == 22 == result.usage.tokens
     assert tokens[2] is None
     # The first call has 1 + 2 + 3 + 4 characters for 11 tokens, of which b has four tenths.
     assert tokens[:2] == [6, 5]
@@ -113,7 +113,7 @@ async def test_an_embedder_on_threads_reports_to_its_run():
 
     runs = [exact(embed_for(tokens)).process(texts(3)) for tokens in (1, 100)]
     one, hundred = await asyncio.gather(*runs)
-    assert (one.stats.tokens, hundred.stats.tokens) == (3, 300)
+    assert (one.usage.tokens, hundred.usage.tokens) == (3, 300)
     assert [done.tokens for done in hundred.results] == [100, 100, 100]
 
 
@@ -125,7 +125,7 @@ async def test_a_job_tells_what_it_has_used_so_far():
     assert "tokens 8, cost 1.00" in repr(job)
     await job
     assert (job.progress.tokens, job.progress.cost) == (16, 2.0)
-    assert (job.result.stats.tokens, job.result.stats.cost) == (16, 2.0)
+    assert (job.result.usage.tokens, job.result.usage.cost) == (16, 2.0)
 
 
 async def test_what_two_runs_used_is_added_when_their_results_are_merged():
@@ -136,7 +136,32 @@ async def test_what_two_runs_used_is_added_when_their_results_are_merged():
     embed.poison = {}
     whole = await first.retry_failed(processor)
     assert (embed_stats(first).calls, embed_stats(whole).calls) == (2, 3)
-    assert (first.stats.cost, whole.stats.cost) == (0.25, 0.5)
+    assert (first.usage.cost, whole.usage.cost) == (0.25, 0.5)
+
+
+async def test_every_stage_reports_for_its_document():
+    """Loading and chunking on threads, in a stage of their own or not, and storing."""
+
+    def load(source):
+        note_usage(tokens=1)
+        return Document(source, "a text")
+
+    def chunk(text):
+        note_usage(tokens=10)
+        return [text]
+
+    async def load_async(source):
+        return load(source)
+
+    def store(document, chunks, vectors):
+        note_usage(tokens=1000)
+
+    for loading in (load, load_async):
+        processor = AsyncDocumentProcessor(loading, chunk, Metered(), store)
+        result = await processor.process(["a", "b"])
+        assert [outcome.tokens for outcome in result] == [1017, 1017]
+        assert [done.tokens for done in result.results] == [6, 6]
+        assert result.usage.tokens == 2034
 
 
 # ── max_cost ───────────────────────────────────────────────────────────────────────────────
@@ -160,7 +185,7 @@ async def test_calls_in_flight_finish_and_their_documents_are_stored():
         result = await processor.process(texts(50))
         assert (len(embed.calls), result.success_count, len(store.documents())) == (3, 3, 3)
     assert result.stopped_because == "2 was spent, which reaches max_cost=2"
-    assert result.stats.cost == 3.0
+    assert result.usage.cost == 3.0
 
 
 async def test_a_big_document_cannot_spend_beyond_the_bound():

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ragasync import AsyncDocumentProcessor, AsyncRetry
-from ragasync.documents import Document, HashingEmbedder, SqliteStore, Stage, note_usage
+from ragasync import AsyncDocumentProcessor, AsyncRetry, note_usage
+from ragasync.documents import Document, HashingEmbedder, SqliteStore, Stage
 from tests.support.dask_cluster import dask_client
 from tests.support.requirements import needs
 

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ragasync.documents import AsyncDocumentProcessor, Document, note_usage
+from ragasync import note_usage
+from ragasync.documents import AsyncDocumentProcessor, Document
 from tests.support.embedders import CountingEmbedder, given, words
 
 DOCUMENTS = {

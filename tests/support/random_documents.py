@@ -18,7 +18,8 @@ from typing import Any, Literal
 import numpy as np
 from hypothesis import strategies as st
 
-from ragasync.documents import Document, MemoryStore, note_usage
+from ragasync import note_usage
+from ragasync.documents import Document, MemoryStore
 from tests.support.random_schedules import ControlStep, seconds
 
 Fault = Literal[

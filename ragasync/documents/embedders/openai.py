@@ -48,10 +48,10 @@ from ragasync.documents.embedders.openai_http import (
     host_of,
     reply_of,
 )
-from ragasync.documents.metering import note_usage
 from ragasync.documents.splitters import estimated_tokens
 from ragasync.documents.stage import Stage
 from ragasync.errors import AttemptTimeout, ItemTooLargeError
+from ragasync.usage import note_usage
 
 _ARGUMENTS: Final = ("model", "dimensions", "input")
 """Fields that have an argument of their own and must not be in `extra_body`."""

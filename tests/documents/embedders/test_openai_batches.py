@@ -200,7 +200,7 @@ async def test_a_run_ends_when_its_money_is_spent():
         documents = [Document(text, text) for text in TEXTS]
         processor = AsyncDocumentProcessor(embed=embed, max_cost=90)
         result = await processor.process(documents)
-    assert (embed.spent, result.stats.cost, server.sizes) == (96, 96, [8] * 3)
+    assert (embed.spent, result.usage.cost, server.sizes) == (96, 96, [8] * 3)
     assert (result.success_count, result.pending_count) == (24, 40)
     assert "max_cost=90" in str(result.stopped_because)
 

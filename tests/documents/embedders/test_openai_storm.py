@@ -56,5 +56,5 @@ async def test_every_document_is_accounted_for_in_a_storm():
         result = await AsyncDocumentProcessor(None, str.splitlines, embed, store).process(documents)
     assert [outcome.index for outcome in result.get_failed()] == [7, 400]
     assert (result.success_count, len(store.documents()), len(store)) == (498, 498, 4980)
-    assert result.stats.tokens == embed.tokens == server.tokens
-    assert result.stats.cost == pytest.approx(embed.spent)
+    assert result.usage.tokens == embed.tokens == server.tokens
+    assert result.usage.cost == pytest.approx(embed.spent)
