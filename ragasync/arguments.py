@@ -288,6 +288,8 @@ def explains_arguments(target: F) -> F:
             except TypeError:
                 _raise_if_unknown(target, kwargs)
                 raise
+            finally:
+                del args, kwargs  # an error that an argument keeps refers to this frame
             return await coro
 
     else:
@@ -299,6 +301,8 @@ def explains_arguments(target: F) -> F:
             except TypeError:
                 _raise_if_unknown(target, kwargs)
                 raise
+            finally:
+                del args, kwargs  # an error that an argument keeps refers to this frame
 
     return wrapper  # type: ignore[return-value]  # functools.wraps keeps the signature
 

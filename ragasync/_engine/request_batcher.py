@@ -96,9 +96,7 @@ class _OpenRequests(Generic[T, R]):
         self.has_success = False
         self.by_index: dict[int, _Request[R]] = {}
 
-    def add(
-        self, first: int, size: int, counted_for: CallUsage | None
-    ) -> asyncio.Future[list[R]]:
+    def add(self, first: int, size: int, counted_for: CallUsage | None) -> asyncio.Future[list[R]]:
         """Open a request of `size` items; its future will have their values."""
         calls = current_call.get(), counted_for
         request: _Request[R] = _Request(first, size, self._new_future(), calls)

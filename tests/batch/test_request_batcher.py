@@ -79,7 +79,7 @@ async def test_the_other_items_of_a_cancelled_request_are_not_called():
     """A caller that was cancelled costs no further calls."""
     fake = Fake()
     async with opened(fake, max_concurrency=1) as service:
-        caller = asyncio.create_task(service([1, 2, 3]))
+        caller = asyncio.ensure_future(service([1, 2, 3]))
         await turns()
         caller.cancel()
         assert await service([7]) == [70]
@@ -151,7 +151,7 @@ async def test_closing_cancels_calls_in_flight_and_fails_open_requests():
     """No task is left, and no caller waits forever."""
     fake = Fake(seconds=100)
     async with opened(fake, max_concurrency=1) as service:
-        waiting = asyncio.create_task(service([1, 2]))
+        waiting = asyncio.ensure_future(service([1, 2]))
         await turns()
     with pytest.raises(JobStopped, match="the request batcher is closed"):
         await waiting
