@@ -33,6 +33,7 @@ this table true. The docstring of each package maps its files.
                             rate and concurrency; outcomes in columns, statistics; run_async;
                             Progress, and how callbacks get it
     _retries                AsyncRetry, and which errors are retried after which delay
+    object_views            any object in one line; an object of ours as an HTML table
     cancellation sqlite_file error_text _function_fingerprint usage dataframe_items
                             who cancelled a task; lazy tasks; our SQLite files; errors as text;
                             changed functions; note_usage, and what reports are counted for; items

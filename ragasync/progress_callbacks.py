@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 from ragasync.clock import Clock
 from ragasync.error_text import describe
 from ragasync.foreign_errors import attribute, guarded, is_a, text_of
+from ragasync.object_views import object_html
 from ragasync.redact import redact
 
 ProgressCallback: TypeAlias = Callable[[int, int | None], object]
@@ -28,7 +29,7 @@ RATE_WINDOW = 5.0
 """Seconds over which the current rate is measured."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Progress:
     """
     The progress of a job, as a snapshot.
@@ -85,6 +86,20 @@ class Progress:
     def finished(self) -> int:
         """The items that have ended, done or failed."""
         return self.done + self.failed
+
+    def __repr__(self) -> str:
+        total = "?" if self.total is None else f"{self.total:,}"
+        left = "" if self.eta is None else f", {self.eta:,.0f} s left"
+        return (
+            f"<Progress {self.finished:,} of {total}, {self.failed:,} failed, "
+            f"{self.in_flight:,} in flight, {self.rate:.3g} items/s{left}, "
+            f"limited by {self.limited_by}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """The fields as a table, without those that are empty."""
+        fields = ((name, getattr(self, name)) for name in self.__slots__)
+        return object_html(self, ((name, value) for name, value in fields if value != ""))
 
 
 class RateMeter:

@@ -17,6 +17,12 @@ from ragasync.simulation.simulate import VirtualClockLoop, run_on_virtual_clock
 
 __all__ = ["FakeBatchService", "FakeService", "VirtualClockLoop", "run_on_virtual_clock"]
 
+
+def __dir__() -> list[str]:
+    """The public names, for completion."""
+    return list(__all__)
+
+
 T = TypeVar("T")
 R = TypeVar("R")
 

@@ -21,6 +21,7 @@ from ragasync.arguments import (
     explains_arguments,
     short_repr,
 )
+from ragasync.object_views import object_html
 
 Unit: TypeAlias = Literal["requests", "tokens"]
 """What a limiter counts; one of tokens is corrected by the usage that calls report."""
@@ -402,6 +403,18 @@ class RateLimiter:
             state = f"{state}, unit=tokens"
         pause = self.paused_for
         return f"<RateLimiter {state}{f', paused for {pause:.1f} s' if pause else ''}>"
+
+    def _repr_html_(self) -> str:
+        """The settings and the state as a table."""
+        bucket = self._queue.bucket
+        facts = [
+            ("rate", f"{bucket.rate:g} per second"),
+            ("burst", f"{bucket.burst:g}"),
+            ("weight", self.weight),
+            ("waiting", len(self._queue.waiters)),
+            ("paused", f"for another {self.paused_for:.1f} s" if self.paused_for else None),
+        ]
+        return object_html(self, facts)
 
     def _burst_at(self, rate: float) -> float:
         """Return the burst at a rate."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import repeat
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, overload
 
-from ragasync.error_text import cut, describe, safe_text
-from ragasync.foreign_errors import guarded
+from ragasync.error_text import describe
+from ragasync.object_views import object_html, one_line_of, short_view
 from ragasync.usage import NO_USAGE, Usage
 
 T = TypeVar("T")
@@ -16,9 +16,6 @@ R = TypeVar("R")
 
 Status: TypeAlias = Literal["pending", "done", "failed", "cancelled"]
 STATUSES: tuple[Status, ...] = ("pending", "done", "failed", "cancelled")
-_MAX_REPR_CHARS = 200
-"""Characters of an item, a value or an error in the repr of an outcome."""
-
 _NUMBERS = ("attempts", "started", "seconds", "waited", "backed_off", "tokens", "cost")
 
 PENDING, DONE, FAILED, CANCELLED = range(4)
@@ -100,18 +97,36 @@ class Outcome(Generic[T, R]):
         return self.status == "done"
 
     def __repr__(self) -> str:
-        label = [] if self.label is None else [f"label={_shown(self.label)}"]
-        fields = [f"index={self.index}", *label, f"item={_shown(self.item)}"]
+        label = [] if self.label is None else [f"label={short_view(self.label)}"]
+        fields = [f"index={self.index}", *label, f"item={short_view(self.item)}"]
         fields.append(f"status={self.status!r}")
         if self.value is not None:
-            fields.append(f"value={_shown(self.value)}")
+            fields.append(f"value={short_view(self.value)}")
         if self.error is not None:
-            fields.append(f"error=<{_one_line(describe(self.error))}>")
+            fields.append(f"error=<{one_line_of(describe(self.error))}>")
         numbers = ((name, getattr(self, name)) for name in _NUMBERS)
         fields += (f"{name}={number:.6g}" for name, number in numbers if number)
         places = ((name, getattr(self, name)) for name in ("batch", "stage", "worker"))
         fields += (f"{name}={place!r}" for name, place in places if place is not None)
         return f"Outcome({', '.join(fields)})"
+
+    def _repr_html_(self) -> str:
+        """The fields that are not empty, as a table with the traceback."""
+        times = ((name, getattr(self, name)) for name in _NUMBERS[1:5])
+        facts: list[tuple[str, object]] = [
+            ("index", self.index),
+            ("item", short_view(self.item)),
+            ("status", self.status),
+            ("value", None if self.value is None else short_view(self.value)),
+            ("error", None if self.error is None else describe(self.error)),
+            ("attempts", self.attempts),
+            *((f"attempt {n}", each.error) for n, each in enumerate(self.history[-5:], 1)),
+            *((name, f"{seconds:.6g} s") for name, seconds in times if seconds),
+            ("tokens", self.tokens or None),
+            ("cost", self.cost or None),
+            ("stage", self.stage),
+        ]
+        return object_html(self, facts, text=self.traceback, text_name="traceback")
 
 
 @dataclass(slots=True)
@@ -171,20 +186,6 @@ class CallSuccess(Generic[T, R]):
 
 RecordSuccess: TypeAlias = Callable[[int, R, float, float], None]
 """A fast-path recorder of successes: takes index, value, and the start and end of the call."""
-
-
-def _shown(value: object) -> str:
-    """Shorten the repr of a user's object; a repr that raises is replaced."""
-    text = guarded(repr, value)
-    if not isinstance(text, str):
-        return f"<{type(value).__name__} without a repr>"
-    return _one_line(safe_text(text))
-
-
-def _one_line(text: str) -> str:
-    """Put a text on one line of at most _MAX_REPR_CHARS characters."""
-    line = " ".join(text.split())
-    return cut(line, len(line), _MAX_REPR_CHARS)
 
 
 class SparseSequence(Sequence[T | None]):

@@ -34,6 +34,7 @@ from ragasync._reports.timeline import (
     Timeline,
     build_timeline,
 )
+from ragasync.object_views import MONO, QUIET, TEXT, element
 
 # JupyterLab drops `var(...)` from HTML that it does not trust. So whatever must be visible has a
 # plain color that is readable on dark and on light; variables are only for values that can fall
@@ -41,9 +42,6 @@ from ragasync._reports.timeline import (
 COLORS = {DONE: "#4c8dd6", FAILED: "#e0563f", CANCELLED: "#b8892b", PENDING: "#9a9a9a"}
 NAMES = {DONE: "done", FAILED: "failed", CANCELLED: "cancelled", PENDING: "pending"}
 
-TEXT = "color:var(--jp-content-font-color1,inherit);font-size:13px;line-height:1.5;max-width:640px"
-QUIET = "opacity:0.7"
-MONO = "font-family:var(--jp-code-font-family,monospace);font-size:12px"
 SMALL = "font-size:11px"
 TABULAR = "font-variant-numeric:tabular-nums"
 """Digits of equal width, so that nothing moves when a number changes."""
@@ -63,12 +61,6 @@ CHART_FRAME = (
     "display:flex;align-items:flex-end;height:{}px;margin-top:10px;border-bottom:1px solid #9a9a9a;"
     f"color:{STATE_COLORS[WORK]}"  # inherited by each border that has no color of its own
 )
-
-
-def element(tag: str, style: str, *children: str) -> str:
-    """Write an HTML element around children that are HTML already."""
-    opening = f'<{tag} style="{style}">' if style else f"<{tag}>"
-    return f"{opening}{''.join(children)}</{tag}>"
 
 
 def result_html(result: RunResult) -> str:

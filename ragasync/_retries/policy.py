@@ -5,11 +5,10 @@ from __future__ import annotations
 import functools
 import inspect
 import random
-import reprlib
 import sys
 import warnings
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from typing import Any, Literal, ParamSpec, TypedDict, TypeVar, Unpack, cast
 
@@ -34,21 +33,16 @@ from ragasync.arguments import (
     is_async,
     short_repr,
 )
-from ragasync.error_text import cut, describe
+from ragasync.error_text import describe
 from ragasync.errors import ResultRejected
 from ragasync.foreign_errors import INTERRUPTS, is_a
+from ragasync.object_views import object_html, short_view
 from ragasync.redact import redact
 
 __all__ = ["FATAL", "AsyncRetry", "Fatal", "RetryEvent", "retry_async"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_LONGEST_VALUE = 200
-"""Characters of a rejected value that its error shows."""
-
-_REPR = reprlib.Repr()  # shows a few members of a list, however long it is
-_REPR.maxstring = _REPR.maxother = 4_096  # before it is cut where no secret is halved
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +198,11 @@ class AsyncRetry:
         for name, value in settings.items():
             object.__setattr__(self, name, value)
 
+    def _repr_html_(self) -> str:
+        """The settings as a table."""
+        public = (each.name for each in fields(self) if each.repr)
+        return object_html(self, ((name, getattr(self, name)) for name in public))
+
     def __call__(self, fn: Callable[P, T]) -> Callable[P, T]:
         """
         Return the function with retries around every call.
@@ -336,9 +335,7 @@ class AsyncRetry:
                 return None
         except Exception as error:
             problem = error
-        shown = _REPR.repr(value)
-        shown = redact(cut(shown, len(shown), _LONGEST_VALUE))
-        rejected = ResultRejected(f"retry_on_result rejected the value {shown}", value)
+        rejected = ResultRejected(f"retry_on_result rejected the value {short_view(value)}", value)
         rejected.rejected_by, rejected.__cause__ = self, problem
         return rejected
 

@@ -121,3 +121,8 @@ __all__ = [
     "load_text",
     "stages_dataframe",
 ]
+
+
+def __dir__() -> list[str]:
+    """The public names, for completion."""
+    return list(__all__)

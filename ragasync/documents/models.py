@@ -11,6 +11,7 @@ from ragasync.arguments import explains_arguments
 from ragasync.error_text import add_note, describe
 from ragasync.errors import JobStopped, RagasyncError, StageFailure
 from ragasync.foreign_errors import notes_of
+from ragasync.object_views import object_html
 
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 
@@ -81,7 +82,12 @@ class Document:
         return self.id
 
     def __repr__(self) -> str:
-        return f"<Document {self.id!r}: {len(self.text):,} characters>"
+        return f"<Document {self.id!r:.200}: {len(self.text):,} characters>"
+
+    def _repr_html_(self) -> str:
+        """The fields as a table, with the beginning of the text."""
+        facts = [("source", self.source), ("metadata", self.metadata or None)]
+        return object_html(self, facts, text=self.text)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -153,6 +159,10 @@ class Chunk:
 
     def __repr__(self) -> str:
         return f"<Chunk {self.start}:{self.end} {self.text[:40]!r}>"
+
+    def _repr_html_(self) -> str:
+        """The fields as a table, with the beginning of the text."""
+        return object_html(self, [("metadata", self.metadata or None)], text=self.text)
 
 
 _new = object.__new__

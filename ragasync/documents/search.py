@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, TypeAlias, overload
 import numpy as np
 
 from ragasync._reports.dataframes import number_array, object_column, string_array
-from ragasync._reports.html import MONO, QUIET, TEXT, element
 from ragasync._reports.summary import one_line
+from ragasync.object_views import MONO, QUIET, TEXT, element, object_html
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,6 +95,12 @@ class Hit:
     def __repr__(self) -> str:
         place = f"{self.document_id!r} {self.start}:{self.end}"
         return f"<Hit {self.score:.3f} {place} {self.text[:40]!r}>"
+
+    def _repr_html_(self) -> str:
+        """The fields as a table, with the beginning of the text."""
+        names = ("source", "line", "page", "heading", "vector_score", "keyword_score")
+        facts = [(name, getattr(self, name)) for name in names]
+        return object_html(self, [*facts, ("metadata", self.metadata or None)], text=self.text)
 
 
 class Hits(list[Hit]):

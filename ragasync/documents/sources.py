@@ -18,6 +18,7 @@ from typing import Literal, TypeAlias
 
 from ragasync.arguments import explains_arguments
 from ragasync.documents.models import Document, IdConflictError, LoadError
+from ragasync.object_views import object_html
 
 
 class FileIds:
@@ -233,7 +234,13 @@ class Source:
             object.__setattr__(self, "source", as_id(plain_path(self.path)))
 
     def __repr__(self) -> str:
-        return f"<Source {self.id!r}>"
+        return f"<Source {self.id!r:.200}>"
+
+    def _repr_html_(self) -> str:
+        """The fields as a table."""
+        barred = self.barred and WHY_BARRED[self.barred]
+        facts = [("path", str(self.path)), ("source", self.source), ("not opened", barred)]
+        return object_html(self, facts)
 
     @property
     def _table_name_(self) -> str:

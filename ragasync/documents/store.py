@@ -27,6 +27,7 @@ from ragasync.arguments import check_count, check_number
 from ragasync.documents.models import Chunk, Document, IdConflictError
 from ragasync.documents.search import Filter, Hits
 from ragasync.errors import RagasyncError
+from ragasync.object_views import object_html
 from ragasync.sqlite_file import explain_surrogate
 
 if TYPE_CHECKING:
@@ -151,7 +152,13 @@ class StoredDocument:
         return "".join(parts)
 
     def __repr__(self) -> str:
-        return f"<StoredDocument {self.id!r}: {self.chunk_count:,} chunks>"
+        return f"<StoredDocument {self.id!r:.200}: {self.chunk_count:,} chunks>"
+
+    def _repr_html_(self) -> str:
+        """The fields as a table, with the beginning of the text."""
+        facts = [("source", self.source), ("metadata", self.metadata or None)]
+        text = None if self.chunks is None else "\n".join(c.text for c in self.chunks[:10])
+        return object_html(self, facts, text=text)
 
 
 class StoredDocuments(list[StoredDocument]):

@@ -19,3 +19,8 @@ from __future__ import annotations
 from ragasync.journal.journal import Journal
 
 __all__ = ["Journal"]
+
+
+def __dir__() -> list[str]:
+    """The public names, for completion."""
+    return list(__all__)

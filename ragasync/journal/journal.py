@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ragasync.arguments import check_count, check_seconds, explains_arguments
 from ragasync.errors import JournalError
 from ragasync.journal.serializers import get_serializer
+from ragasync.object_views import object_html
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -125,6 +126,16 @@ class Journal:
         from ragasync.journal.rows import describe_journal  # loads SQLite
 
         return f"<Journal {self._given!r}: {describe_journal(self.path, self.timeout)}>"
+
+    def _repr_html_(self) -> str:
+        """The settings and the state of the file as a table."""
+        facts = [
+            ("path", str(self.path)),
+            ("name", self.name),
+            ("version", self.version or None),
+            ("retry_failed", self.retry_failed),
+        ]
+        return object_html(self, facts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,3 +17,8 @@ everything, so that the saved notebook needs no kernel.
 from ragasync.notebook.progress_bars import TqdmProgress, WidgetProgress
 
 __all__ = ["TqdmProgress", "WidgetProgress"]
+
+
+def __dir__() -> list[str]:
+    """The public names, for completion."""
+    return list(__all__)

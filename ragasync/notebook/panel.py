@@ -15,13 +15,13 @@ from typing import Any
 from ragasync._bridge.run_async import background_loop
 from ragasync._outcomes.columns import Columns
 from ragasync._reports.error_groups import LiveErrorGroups
-from ragasync._reports.html import QUIET, TEXT, element
 from ragasync.clock import Clock, running_loop
 from ragasync.error_text import describe
 from ragasync.errors import RunAsyncError
 from ragasync.notebook.controls import ControllableJob, Controls
 from ragasync.notebook.panel_view import JobView, static_bundle
 from ragasync.notebook.widgets import REFRESH_INTERVAL, in_kernel, show_bundle
+from ragasync.object_views import QUIET, TEXT, element
 
 WIDGETS_AFTER = 1.0
 """Seconds that a job must have run to get widgets: for many short runs they would cost more."""

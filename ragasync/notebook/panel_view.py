@@ -12,11 +12,8 @@ from ragasync._reports.error_groups import LiveErrorGroups
 from ragasync._reports.html import (
     BAR_FRAME,
     COLORS,
-    QUIET,
     TABULAR,
-    TEXT,
     colored_count,
-    element,
     error_rows,
 )
 from ragasync._reports.summary import (
@@ -30,6 +27,7 @@ from ragasync._reports.summary import (
 )
 from ragasync._reports.time_breakdown import bottleneck, utilization
 from ragasync._reports.timeline import STATE_COLORS, WORK
+from ragasync.object_views import QUIET, TEXT, element
 from ragasync.progress_callbacks import LimitedBy, Progress, StageName
 
 LIMIT_TEXTS: dict[LimitedBy | StageName, str] = {

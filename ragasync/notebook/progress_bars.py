@@ -11,11 +11,12 @@ from html import escape
 from typing import Any, Self
 
 from ragasync._outcomes.outcome import DONE
-from ragasync._reports.html import COLORS, TEXT, element
+from ragasync._reports.html import COLORS
 from ragasync._reports.summary import clock_time, one_line, per_second
 from ragasync.arguments import explains_arguments
 from ragasync.clock import Clock, running_loop
 from ragasync.notebook.widgets import REFRESH_INTERVAL, in_kernel, show_bundle
+from ragasync.object_views import TEXT, element
 
 REPEATED_END = 1.0
 """Seconds within which the same last report, repeated, does not start another run."""

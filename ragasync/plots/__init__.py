@@ -14,3 +14,8 @@ from ragasync.plots.charts import plot_latency, plot_throughput
 from ragasync.plots.timeline import plot_timeline
 
 __all__ = ["plot_latency", "plot_throughput", "plot_timeline"]
+
+
+def __dir__() -> list[str]:
+    """The public names, for completion."""
+    return list(__all__)

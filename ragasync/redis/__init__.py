@@ -16,3 +16,8 @@ from ragasync.redis.connection import AsyncRedisConnection
 from ragasync.redis.limiter import RedisRateLimiter
 
 __all__ = ["AsyncRedisConnection", "RedisRateLimiter"]
+
+
+def __dir__() -> list[str]:
+    """The public names, for completion."""
+    return list(__all__)

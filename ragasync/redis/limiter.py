@@ -16,6 +16,7 @@ from ragasync._limits.limiter import check_pause, check_rate
 from ragasync._limits.weights import check_weight
 from ragasync.arguments import check_positive, check_seconds, check_sync, explains_arguments
 from ragasync.clock import running_loop
+from ragasync.object_views import object_html
 from ragasync.redis.connection import ConnectionFactory, ScriptConnection, key_of
 from ragasync.redis.dispatcher import Dispatcher
 from ragasync.redis.outage import Outage
@@ -256,6 +257,16 @@ class RedisRateLimiter:
             f"burst={self.burst:g}, waiting={waiting}"
             f"{f', paused for {pause:.1f} s' if pause else ''}>"
         )
+
+    def _repr_html_(self) -> str:
+        """The settings and the state as a table."""
+        facts = [
+            ("rate", f"{self.rate:g} per second"),
+            ("burst", f"{self.burst:g}"),
+            ("weight", self.weight),
+            ("paused", f"for another {self.paused_for:.1f} s" if self.paused_for else None),
+        ]
+        return object_html(self, facts)
 
     def _dispatcher(self) -> Dispatcher:
         """Return the dispatcher of the running loop."""

@@ -21,3 +21,8 @@ from ragasync.simulation.service import ScriptedService, ServiceError
 from ragasync.simulation.simulate import simulate
 
 __all__ = ["Forecast", "Latency", "ScriptedService", "ServiceError", "forecast", "simulate"]
+
+
+def __dir__() -> list[str]:
+    """The public names, for completion."""
+    return list(__all__)

@@ -59,6 +59,7 @@ from ragasync.documents.stores.changes import (
     relocation,
 )
 from ragasync.documents.stores.query import Embed, QueryEmbedder, Search, search_for, selected
+from ragasync.object_views import object_html
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -561,6 +562,11 @@ class LocalStore(ABC):
         held = f"{documents:,} documents, {chunks:,} chunks"
         of = f" by {stored.name!r}" if stored else ""
         return f"<{type(self).__name__} {self._given!r}: {held}{of}>"
+
+    def _repr_html_(self) -> str:
+        """The path and the contents as a table, with what to call next."""
+        then = "search(text), get(id), documents(), to_dataframe()"
+        return object_html(self, [("path", self._given), ("call next", then)])
 
     @abstractmethod
     def _reading(self) -> AbstractContextManager[StoredRows]:
