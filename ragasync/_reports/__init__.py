@@ -5,6 +5,7 @@ Files, in data-flow order:
     error_groups.py    the groups of a result's errors, also those of a running job
     timeline.py        when items ended, and when calls worked, waited and backed off
     time_breakdown.py  where the workers' time went; statistics of calls and stages
+    percentiles.py     p50, p95 and p99 of calls, waits and back-off
     dataframes.py      to_dataframe, errors_dataframe, error_summary
     attached.py        values as a Series; outcomes attached to the DataFrame that was processed
     summary.py         the title, facts, errors and time in words; how numbers are written

@@ -15,6 +15,7 @@ from ragasync._reports.summary import (
     merge_note,
     one_line,
     per_second,
+    percentile_table,
     stage_table,
     title,
     worker_count,
@@ -77,6 +78,7 @@ def explain(result: RunResult) -> str:
         ]
         advice = advise(diagnosis)
     text = _wrap(advice + adaptive_note(result) + notes)
+    table += percentile_table(result)
     return MultilineText("\n".join([title(result), *table, *merge_note(result), *text]))
 
 

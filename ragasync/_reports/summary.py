@@ -11,6 +11,7 @@ from ragasync._outcomes.columns import Columns
 from ragasync._outcomes.outcome import CANCELLED, DONE, FAILED, PENDING
 from ragasync._outcomes.stats import RunResult, StageStats
 from ragasync._reports.error_groups import ErrorGroup, ErrorGroups, group_errors
+from ragasync._reports.percentiles import Percentiles, time_percentiles
 from ragasync._reports.time_breakdown import TimeBreakdown
 from ragasync.errors import JournaledError
 from ragasync.foreign_errors import is_a
@@ -79,13 +80,19 @@ def facts(result: RunResult) -> list[tuple[str, str]]:
         found.append(("speed", f"{per_second(finished / result.seconds)} items a second"))
     if finished and call_seconds:
         found.append(("mean time in calls", duration(call_seconds / finished)))
+    times = time_percentiles(result)
+    if times.calls is not None and any(times.calls):
+        found.append(("calls", percentiles_text(times.calls)))
     retried = len(columns) - columns.attempts.count(0) - columns.attempts.count(1)
     if retried:
         found.append(("retried", counted(retried, "item")))
     if columns.waited is not None and (waited := sum(columns.waited)):
-        found.append(("waited for the rate limit", f"{duration(waited)}, all items together"))
+        per_item = f"; {percentiles_text(times.waits)} an item" if times.waits else ""
+        text = f"{duration(waited)}, all items together{per_item}"
+        found.append(("waited for the rate limit", text))
     if columns.backed_off is not None and (backed_off := sum(columns.backed_off)):
-        found.append(("backed off", f"{duration(backed_off)}, all items together"))
+        per_item = f"; {percentiles_text(times.backoffs)} a retried item" if times.backoffs else ""
+        found.append(("backed off", f"{duration(backed_off)}, all items together{per_item}"))
     return found
 
 
@@ -156,6 +163,18 @@ def worker_table(breakdown: TimeBreakdown) -> list[str]:
     ]
     backed_off = f"  {'items in back-off':<28}{duration(breakdown.backed_off):>12}"
     return [*lines, f"{backed_off}      – (holds no worker)"]
+
+
+def percentile_table(result: RunResult) -> list[str]:
+    """The table of the percentiles of calls, waits and back-off, as far as they occurred."""
+    rows = time_percentiles(result).named()
+    if not rows:
+        return []
+    header = f"  {'':<36}{'p50':>12}{'p95':>12}{'p99':>12}"
+    return [header] + [
+        f"  {name:<36}" + "".join(f"{duration(seconds):>12}" for seconds in times)
+        for name, times in rows
+    ]
 
 
 def stage_table(stages: tuple[StageStats, ...], seconds: float) -> list[str]:
@@ -264,6 +283,11 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest:02} s"
     return f"{minutes // 60:,} h {minutes % 60:02} min"
+
+
+def percentiles_text(times: Percentiles) -> str:
+    """Write percentiles: `p50 0.42 s, p95 1.20 s, p99 2.05 s`."""
+    return f"p50 {duration(times.p50)}, p95 {duration(times.p95)}, p99 {duration(times.p99)}"
 
 
 def clock_time(seconds: float) -> str:

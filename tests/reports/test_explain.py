@@ -49,8 +49,10 @@ async def items_every(seconds: float, count: int) -> Any:
 
 
 def advice_of(result: BatchResult[Any]) -> str:
-    """The text below the table, on one line."""
-    return result.explain().replace("\n", " ").rpartition("worker) ")[2]
+    """The text below the tables, on one line."""
+    lines = result.explain().splitlines()
+    last_row = max(number for number, line in enumerate(lines) if line.startswith("  "))
+    return " ".join(lines[last_row + 1 :])
 
 
 def forty(**facts: float) -> list[Outcome[Any, Any]]:

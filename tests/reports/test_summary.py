@@ -43,13 +43,16 @@ def test_a_summary_has_the_totals_and_the_most_common_errors():
         ],
         seconds=2.0,
     )
+    wait = "p50 0.00 s, p95 0.42 s, p99 0.48 s an item"
+    backoff = "p50 0.25 s, p95 0.25 s, p99 0.25 s a retried item"
     assert result.summary().splitlines() == [
         "1 of 4 done, 3 failed in 2.00 s",
         "  speed: 2 items a second",
         "  mean time in calls: 0.50 s",
+        "  calls: p50 0.50 s, p95 0.92 s, p99 0.98 s",
         "  retried: 1 item",
-        "  waited for the rate limit: 0.50 s, all items together",
-        "  backed off: 0.25 s, all items together",
+        f"  waited for the rate limit: 0.50 s, all items together; {wait}",
+        f"  backed off: 0.25 s, all items together; {backoff}",
         "errors:",
         "  2 × ValueError: item 1 is bad (item 1)",
         "  1 × TimeoutError (item 3)",
