@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ from ragasync._outcomes.outcome import Outcome, Status
 from ragasync.error_text import closing_lines, error_text, safe_notes
 from ragasync.errors import JournaledError, JournalError
 from ragasync.foreign_errors import attribute, leaves_of
+from ragasync.journal.canonical import canonical_json, canonical_row, encode_scalar
 from ragasync.journal.file import JOURNAL, Row, open_journal
 from ragasync.journal.serializers import SERIALIZERS, Serializer
 from ragasync.sqlite_file import convert_errors, corruption_error
@@ -32,10 +32,7 @@ KeyFunction: TypeAlias = Callable[[Any], object]
 PREVIEW = 120
 """How many characters of a key a journal keeps for people to read."""
 
-_PLAIN = (str, int, float, bool, type(None))
 _BLOCK = 1 << 20
-
-_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +54,9 @@ def make_key(item: object, key: KeyFunction | None = None) -> Key:
     Make the Key of an item, from the value of `key` or from the item itself.
 
     Plain data (None, booleans, numbers, strings, and lists, tuples and dicts of these with string
-    keys) becomes canonical JSON, so that the order of a dict does not matter. Bytes are used as
-    they are, a path by the content of its file, or by its name if the file cannot be read.
+    keys) becomes canonical JSON, so that the order of a dict does not matter. Rows of a DataFrame
+    may also have dates, times, Decimals, UUIDs, bytes and missing values of pandas. Bytes are used
+    as they are, a path by the content of its file, or by its name if the file cannot be read.
 
     Raises:
         TypeError: the value is something else.
@@ -66,43 +64,20 @@ def make_key(item: object, key: KeyFunction | None = None) -> Key:
     given = item if key is None else key(item)
     # Fast path for the most common items, with the same result as below.
     if type(given) is str or (type(given) is int and given.bit_length() <= 64):
-        written = _canonical.encode(given)
+        written = encode_scalar(given)
         preview = given if isinstance(given, str) else written
         return Key(_digest(b"json", written.encode()), preview[:PREVIEW])
     if isinstance(given, bytes):
         return Key(_digest(b"bytes", given), repr(given[:PREVIEW]))
     if isinstance(given, os.PathLike):
         return _key_of_file(Path(given))
-    text = canonical_json(given)
+    kind, text = b"json", canonical_json(given)
+    if text is None:
+        kind, text = b"row", canonical_row(given)
     if text is None:
         raise TypeError(_advice(item, given, key))
     preview = given if isinstance(given, str) else text
-    return Key(_digest(b"json", text.encode()), preview[:PREVIEW])
-
-
-def canonical_json(value: object) -> str | None:
-    """Plain data as JSON that does not depend on the order of dicts; None for other data."""
-    if not _is_plain(value):
-        return None
-    try:
-        return _canonical.encode(value)
-    except (ValueError, RecursionError):  # a cycle, or an int with too many digits
-        return None
-
-
-def _is_plain(value: object) -> bool:
-    """Whether a value consists of plain data only, without subclasses or other dict keys."""
-    kind = type(value)
-    if kind in _PLAIN:
-        return True
-    try:
-        if isinstance(value, list | tuple) and kind in (list, tuple):
-            return all(map(_is_plain, value))
-        if isinstance(value, dict) and kind is dict:
-            return all(type(name) is str for name in value) and all(map(_is_plain, value.values()))
-    except RecursionError:
-        return False
-    return False
+    return Key(_digest(kind, text.encode()), preview[:PREVIEW])
 
 
 def _key_of_file(path: Path) -> Key:
