@@ -59,7 +59,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _refuse(why: str, code: int) -> int:
-    """Print an error message and pass on the exit code."""
     print(why, file=sys.stderr)
     return code
 
@@ -92,7 +91,6 @@ def _ingest(
 
 
 def _parser() -> argparse.ArgumentParser:
-    """Parser of the command line's arguments."""
     parser = argparse.ArgumentParser(
         prog="python -m ragasync.documents",
         description="Ingest a folder, list its failures, and search it.",

@@ -68,7 +68,6 @@ class SourceKeys:
         return self._of("item", found.digest.hex(), found.preview)
 
     def _of(self, name: str, content: str, shown: str) -> Key:
-        """Key of a content under a name."""
         whole = repr((self.pipeline, name, content)).encode(errors="surrogatepass")
         return Key(blake2b(whole, digest_size=16).digest(), shown[-PREVIEW:])
 
@@ -188,7 +187,6 @@ def _functions_of(
 
 
 def _names_a_file(item: object) -> TypeGuard[str]:
-    """Whether a source is the path of a file."""
     return isinstance(item, str) and os.path.isfile(item)  # noqa: PTH113  # it may be any text
 
 
@@ -280,7 +278,6 @@ def _whole(value: ProcessedDocument) -> tuple[bytes, bytes]:
 
 
 def _parts(data: bytes, id_: str, source: str | None) -> dict[str, Any]:
-    """The fields of a ProcessedDocument with its content."""
     body, _, vectors = data.partition(b"\n")
     found = json.loads(body)
     text = found["text"]
@@ -296,7 +293,6 @@ def _parts(data: bytes, id_: str, source: str | None) -> dict[str, Any]:
 
 
 def _line(**fields: object) -> bytes:
-    """Fields as one line of JSON."""
     return json.dumps(fields, separators=(",", ":")).encode()
 
 

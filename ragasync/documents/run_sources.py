@@ -125,7 +125,6 @@ class Pruner:
         return self._noted(sources)
 
     def _noted(self, sources: Iterable[Any]) -> Iterator[Any]:
-        """Yield sources, and note the files among them."""
         for source in sources:
             if isinstance(source, Source):
                 self._found.add(source.source)
@@ -180,7 +179,6 @@ class Pruner:
         )
 
     def _stored_in(self, prefix: str) -> list[tuple[str, str]]:
-        """Ids and files of the stored documents of a folder."""
         stored = list(self._store.sources_within(prefix))
         return [(id_, file) for id_, file in stored if file.startswith(prefix)]
 
@@ -199,7 +197,6 @@ class Pruner:
 
 
 def _parents(file: str) -> Iterator[str]:
-    """Yield the folders above a file."""
     while "/" in file:
         file = file.rpartition("/")[0]
         yield file
@@ -322,7 +319,6 @@ class RootCheck:
                 close()
 
     def _see(self, item: object) -> None:
-        """Check the first file."""
         if isinstance(item, Source) and not self._has_begun:
             self._begin()
             self._has_begun = True
@@ -349,7 +345,6 @@ class RootCheck:
             )
 
     def _refusal(self, replaced: int, pruned: int, met: int) -> RunRefused:
-        """The error about a run under another root."""
         old = self._scheme.root if self._scheme is not None else None
         new = self._ids.root
         moved = f"if the folder was moved, call store.relocate({old!r}, {new!r}) first; if it is "
@@ -403,7 +398,6 @@ class AsyncHead:
 
 
 def _files_of(items: Iterable[object]) -> list[Source]:
-    """The files to load among some items."""
     return [item for item in items if isinstance(item, Source)]
 
 

@@ -221,14 +221,12 @@ _NUMBER = "text-align:right;vertical-align:top;padding:3px 10px 3px 0;white-spac
 
 
 def _head() -> str:
-    """Return the row with the names of the columns."""
     numbers = [element("th", f"{_NUMBER};{QUIET}", name) for name in ("score", "vector", "keyword")]
     texts = [element("th", f"{_CELL};{QUIET}", name) for name in ("document", "text")]
     return element("tr", "", *numbers, *texts)
 
 
 def _row(hit: Hit) -> str:
-    """Return one hit as a row."""
     scores = (hit.score, hit.vector_score, hit.keyword_score)
     place = [f"page {hit.page:,}"] if hit.page is not None else []
     place += [f"line {hit.line:,}"] if hit.line is not None else []
@@ -244,17 +242,14 @@ def _row(hit: Hit) -> str:
 
 
 def _scores(scores: Sequence[float | None]) -> pd.api.extensions.ExtensionArray:
-    """Return a column of scores, NaN where there is none."""
     return number_array([float("nan") if one is None else one for one in scores], "float64")
 
 
 def _whole_number(value: object) -> int | None:
-    """Return a value where it is an int."""
     return value if type(value) is int else None
 
 
 def _or_missing(text: str | None) -> object:
-    """Return a text, or what pandas has for none."""
     import pandas as pd
 
     return pd.NA if text is None else text
@@ -359,7 +354,6 @@ class Comparison:
         return kind_of(value) == kind_of(bound) and ORDER[self.operator](value, bound)
 
     def _is_any(self, value: object) -> bool:
-        """Return whether a value is any of those to compare with."""
         value = instant(value) if self.of_dates else value
         return any(_equal(value, one) for one in self.values)
 
@@ -580,7 +574,6 @@ def _of_mapping(where: object, place: str, depth: int) -> Condition:
 
 
 def _of_key(key: object, wanted: object, depth: int) -> Condition:
-    """Return the condition on one key, or that of a group."""
     if not isinstance(key, str):
         raise TypeError(f"the keys of where must be texts, got {key!r:.200}")
     if key in _GROUPS:
@@ -615,7 +608,6 @@ def _of_value(key: str, wanted: object, depth: int) -> Condition:
 
 
 def _by_operator(key: str, name: object, bound: object, depth: int) -> Condition:
-    """Return the condition that an operator states."""
     match name:
         case "$eq":
             return _any_value(key, [bound])
@@ -638,7 +630,6 @@ def _by_operator(key: str, name: object, bound: object, depth: int) -> Condition
 
 
 def _any_value(key: str, values: Iterable[object]) -> Condition:
-    """Return the condition that a key has any of these values."""
     parts: list[Condition] = []
     plain: list[object] = []
     for value in map(_unwrapped, values):
@@ -654,7 +645,6 @@ def _any_value(key: str, values: Iterable[object]) -> Condition:
 
 
 def _containing(key: str, wanted: object) -> Condition:
-    """Return the condition that a key has a list with this entry."""
     wanted = _unwrapped(wanted)
     if isinstance(wanted, datetime):
         return Comparison(key, "contains", (_seconds(wanted),), of_dates=True)
@@ -664,7 +654,6 @@ def _containing(key: str, wanted: object) -> Condition:
 
 
 def _ordered(key: str, name: str, bound: object) -> Condition:
-    """Return the condition that a key's value is before or after another."""
     bound = _unwrapped(bound)
     if isinstance(bound, datetime):
         return Comparison(key, name, (_seconds(bound),), of_dates=True)
@@ -682,7 +671,6 @@ def _ordered(key: str, name: str, bound: object) -> Condition:
 
 
 def _all_of(parts: Iterable[Condition]) -> Condition:
-    """Return the condition that all of these hold."""
     held = tuple(parts)
     return held[0] if len(held) == 1 else AllOf(held)
 
@@ -739,5 +727,4 @@ def _seconds(moment: datetime) -> float:
 
 
 def _equal(one: object, other: object) -> bool:
-    """Return whether two values are of one kind and equal."""
     return one == other and kind_of(one) == kind_of(other) is not None

@@ -217,7 +217,6 @@ def _characters(run: str) -> list[str]:
 
 
 def _pairs(characters: Sequence[str]) -> list[str]:
-    """Return each two neighbours as one word."""
     return [one + other for one, other in pairwise(characters)]
 
 

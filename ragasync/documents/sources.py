@@ -352,7 +352,6 @@ def source_of(origin: Origin, ids: FileIds | None = None) -> Source | Document:
 
 
 def _file(path: str, ids: FileIds) -> Source:
-    """Source of the file at an absolute path."""
     id_ = ids.of(path)
     return Source(id_, Path(path), source=id_)
 
@@ -403,12 +402,10 @@ def _walk(
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
-    """Whether a file name matches one of the patterns."""
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _expected(got: object) -> str:
-    """Error message that lists the kinds of sources."""
     return (
         "a source is a path, a Document, a Source or an (id, text) pair, "
         f"got {got!r:.200} ({type(got).__name__})"

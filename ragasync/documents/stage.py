@@ -139,7 +139,6 @@ class Stage:
 
     @property
     def _own(self) -> dict[str, Any]:
-        """The settings that are not None."""
         own = {setting: getattr(self, setting) for setting in _SETTINGS}
         return {setting: value for setting, value in own.items() if value is not None}
 
@@ -236,7 +235,6 @@ def _owner_of(function: StageFunction) -> object:
 
 
 def _bare(function: StageFunction) -> Any:
-    """Return the function within partials."""
     while isinstance(function, partial):
         function = function.func
     return function

@@ -556,7 +556,6 @@ def _flat_json(metadata: Mapping[str, object]) -> str | None:
 
 @lru_cache
 def _quoted_key(key: str) -> str:
-    """A key of metadata as JSON."""
     return encode_basestring_ascii(key)
 
 

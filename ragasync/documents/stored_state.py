@@ -122,7 +122,6 @@ def supports_embedder_identity(store: object) -> TypeGuard[SupportsEmbedderIdent
 
 
 def _place(store: object) -> str:
-    """The place of a store, for messages."""
     return repr(getattr(store, "path", type(store).__name__))
 
 
@@ -133,7 +132,6 @@ def _refusal(
     now: EmbedderIdentity,
     changes: Sequence[str],
 ) -> str:
-    """The message for a refused embedder, with advice."""
     version = f", version={before.version!r}" if before.named_by and before.version else ""
     if not before.named_by:
         way = (

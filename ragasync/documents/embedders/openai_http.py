@@ -224,7 +224,6 @@ def checked_rows(
 
 
 def _fault(vector: NDArray[np.float32] | None, dimension: int) -> str:
-    """Return what is wrong with a vector; empty if nothing."""
     if vector is None:
         return "not a list of numbers"
     if len(vector) != dimension:
@@ -468,7 +467,6 @@ class HttpService:
         dimension: int | None,
         sending: Callable[[], None],
     ) -> Reply:
-        """Send one request, and follow its redirects."""
         # A lone surrogate, which UTF-8 cannot encode, becomes a question mark.
         content = json.dumps(body, ensure_ascii=False).encode(errors="replace")
         expected = len(body["input"])

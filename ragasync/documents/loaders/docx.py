@@ -254,7 +254,6 @@ class WordText:
     # Tables
 
     def _table(self, table: Element, flow: _Flow) -> None:
-        """Read a table row by row."""
         self._enter()
         self._tables += 1
         lines, merged = [], frozenset[int]()
@@ -321,7 +320,6 @@ class WordText:
         self._depth -= 1
 
     def _enter(self) -> None:
-        """Go one level deeper, or raise."""
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise LoadError(
@@ -437,7 +435,6 @@ def _span(properties: Element | None, name: str, default: int) -> int:
 
 
 def _refuse_wide(columns: int) -> None:
-    """Raise for more columns than a table can have."""
     if columns > _MAX_COLUMNS:
         raise LoadError(
             "docx",
@@ -628,7 +625,6 @@ class _Document:
         self._unread: list[str] = []
 
     def text(self) -> Loaded:
-        """Return the text and metadata of the document."""
         styles = Styles(self._part("styles"))
         numbers = ListNumbers(self._part("numbering"), styles)
         reader = WordText(styles, numbers, self._notes())
@@ -644,7 +640,6 @@ class _Document:
         return text, {key: value for key, value in metadata.items() if value}
 
     def _part(self, kind: str) -> Element | None:
-        """Return the part of a kind; None if there is none."""
         targets = (each.target for each in self._relations if each.kind == kind)
         roots = (self._package.root_of(part) for part in targets)
         return next((root for root in roots if root is not None), None)
@@ -687,7 +682,6 @@ class _Document:
         return "" if shown is None or root is None else shown(root)
 
     def _inserted_document(self, data: bytes) -> str:
-        """Return the text of a Word document inside this one."""
         with _open_package(data) as archive:
             package = _Package(archive, self._package.uri, self._package.tags)
             text, metadata = _Document(package, is_inserted=True).text()
@@ -696,7 +690,6 @@ class _Document:
         return text
 
     def _notes(self) -> dict[Note, Element]:
-        """Return the elements of all footnotes and endnotes."""
         notes = {}
         for kind in ("footnote", "endnote"):
             root = self._part(f"{kind}s")

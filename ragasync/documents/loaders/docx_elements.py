@@ -216,7 +216,6 @@ def _heading_level(outline: int) -> int:
 
 
 def _numbering(properties: Element | None) -> tuple[str | None, int | None]:
-    """Return the list and the level that a `numPr` names."""
     return value_of(properties, "w:numId"), number_of(value_of(properties, "w:ilvl"))
 
 
@@ -315,7 +314,6 @@ class ListNumbers:
 
 
 def _levels(element: Element) -> dict[int, _Level]:
-    """Return the levels of a pattern or of a list that replaces some."""
     return {
         number: _level(child)
         for child in element
@@ -473,7 +471,6 @@ class _Formula:
         self._depth = depth
 
     def part(self, name: str) -> str:
-        """Return the text of a part."""
         part = child_of(self._element, f"m:{name}")
         return "" if part is None else math_text(part, self._depth + 1)
 

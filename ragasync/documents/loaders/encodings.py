@@ -437,7 +437,6 @@ def _is_odd(match: CharsetMatch) -> bool:
 
 
 def _is_misread_as_western(text: str) -> bool:
-    """Return whether Western letters are combined as in no language."""
     # Turkish ğ and ş, Baltic š, Croatian ć and đ come out as letters of Iceland, but not its æ with
     # its vowels.
     is_icelandic = "æ" in text and any(letter in text for letter in "áíúýö")
@@ -448,7 +447,6 @@ def _is_misread_as_western(text: str) -> bool:
 
 
 def _is_misread_as_central(text: str) -> bool:
-    """Return whether Central European letters are combined as in no language."""
     # Turkish and Baltic letters come out as đ, which is Croatian as ć is, and ţ, Romanian as ă.
     # Czech š and ž of ISO 8859-2 come out as ą, which is Polish, and ľ, which is Slovak.
     return (
@@ -520,7 +518,6 @@ _MISREAD: Mapping[str, Callable[[str], bool]] = MappingProxyType(
 
 
 def _rank(encoding: str) -> int:
-    """Return the rank of an encoding among equally good guesses."""
     return _COMMON.index(encoding) if encoding in _COMMON else len(_COMMON)
 
 

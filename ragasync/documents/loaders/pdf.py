@@ -181,7 +181,6 @@ class PDFLoader:
                 page.close()
 
     def _read_image(self, page: EmptyPage) -> str:
-        """Return the text that the hook reads in a page."""
         text = self.on_empty_page(page) if self.on_empty_page else None
         if not isinstance(text, str | None):
             raise TypeError(f"on_empty_page must return a str or None, got {text!r:.200}")
@@ -240,7 +239,6 @@ def _text_by_places(textpage: PdfTextPage, page: _Box) -> str:
 
 
 def _has_middle_of(page: _Box, box: _Box) -> bool:
-    """Return whether the middle of a character is on the page."""
     x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     return page[0] <= x <= page[2] and page[1] <= y <= page[3]
 

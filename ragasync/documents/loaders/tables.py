@@ -135,7 +135,6 @@ class Records(Iterable[Record]):
         self._numbers = numbers.kinds()
 
     def __iter__(self) -> Iterator[Record]:
-        """Yield the records that have a text."""
         skipped = {BAD_ROWS: self.bad_rows} if self.bad_rows else {}
         for row in self._checked():
             record = self._layout.record(row) if isinstance(row, Row) else row
@@ -435,12 +434,10 @@ class _Cells(NamedTuple):
 
     @property
     def start(self) -> _Place:
-        """The place of the row."""
         return _Place(self.offset, self.number, self.line)
 
     @property
     def after(self) -> _Place:
-        """The place of the next row."""
         return _Place(self.end, self.number + 1, self.end_line)
 
 

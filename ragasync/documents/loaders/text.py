@@ -215,7 +215,6 @@ def front_matter(text: str) -> dict[str, object]:
 
 
 def _entries(lines: Sequence[str]) -> list[tuple[str, str, list[str]]]:
-    """Return the key, the value and the lines below of each entry."""
     entries: list[tuple[str, str, list[str]]] = []
     for line in lines:
         if entry := _ENTRY.match(line):
@@ -254,7 +253,6 @@ def _item(value: str) -> object:
 
 
 def _scalar(value: str) -> object:
-    """Return a text, number, true, false or None."""
     if value[:1] in ("{", "&", "*", "!"):
         raise ValueError("a mapping, an anchor or a tag")
     if value in _WORDS:
@@ -321,7 +319,6 @@ def load_text(data: bytes, *, encoding: str | None = None) -> Loaded:
 
 
 def _in_given_encoding(data: bytes, encoding: str) -> str:
-    """Decode a text by the encoding that the user names."""
     if (known := known_encoding(encoding)) is None:
         raise LoadError(
             "encoding", f"encoding={encoding!r} is no text encoding that Python knows; see `codecs`"
@@ -348,7 +345,6 @@ def _marked(data: bytes, mark: bytes, encoding: str) -> Decoded:
 
 
 def _why_not_text(data: bytes) -> str:
-    """Return the reason why a text is not UTF-8 or cp1252."""
     try:
         data.decode()
         reason = "not a text"

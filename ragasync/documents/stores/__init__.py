@@ -625,7 +625,6 @@ class LocalStore(ABC):
 
 
 def _check_id(document_id: object, method: str) -> None:
-    """Raise TypeError for an id that is not a text."""
     if not isinstance(document_id, str):
         raise TypeError(
             f"{method} takes a document's id, which is a text, got {document_id!r:.200}: of a "

@@ -268,7 +268,6 @@ def _as_written(path: str | os.PathLike[str]) -> str:
 
 
 def _begins(text: str | None, prefix: str) -> bool:
-    """Whether an id or source is a path, or below it."""
     return text is not None and (text == prefix or text.startswith(f"{prefix}/"))
 
 

@@ -92,7 +92,6 @@ class LanceStore(LocalStore):
 
     @contextmanager
     def _reading(self) -> Iterator[LanceRows]:
-        """Read from the newest version of the table."""
         with self._folder.reading() as table:
             yield LanceRows(table, self.path, self._entries)
 
@@ -103,16 +102,13 @@ class LanceStore(LocalStore):
 
     @contextmanager
     def _writing(self) -> Iterator[LanceRows]:
-        """Write to the table while no other process does."""
         with self._folder.writing() as table:
             yield LanceRows(table, self.path, self._entries)
 
     def _prepared(self, request: StoreRequest) -> StorableDocument:
-        """Convert a document, its chunks and vectors to the values of their columns."""
         return prepare(request)
 
     def _write(self, documents: Sequence[StorableDocument], given: StoredEmbedder) -> list[Result]:
-        """Write documents in one commit, and return the error of each, or None."""
         rows, results = as_rows_of_each([each.columns for each in documents])
         fit = [place for place, result in enumerate(results) if result is None]
         if rows is None:
@@ -125,7 +121,6 @@ class LanceStore(LocalStore):
         return results
 
     def _is_of_one_document(self, error: StoreError) -> bool:
-        """Whether an error is about a document, and not about the folder."""
         return isinstance(error, RunRefused)
 
 
@@ -239,7 +234,6 @@ class LanceFolder:
                     raise self._not_writable() from error
 
     def _not_writable(self) -> StoreNotWritable:
-        """Error about a read-only folder."""
         return StoreNotWritable(
             f"the store {self.path!r} is read-only: make its "
             "folder and all in it writable, or write to a copy"
@@ -318,7 +312,6 @@ class LanceFolder:
 
 
 def _table_in(path: str) -> LanceTable:
-    """Open the table in a folder, or create it."""
     import lancedb
 
     schema = table_schema().with_metadata({"ragasync_store": _VERSION})

@@ -30,7 +30,7 @@ from ragasync.documents.store import (
     checked_vectors,
     chunk_id,
 )
-from ragasync.documents.stores import ChunkRow
+from ragasync.documents.stores import ChunkRow, StoredRows
 from ragasync.documents.stores.changes import (
     Relocation,
     Result,
@@ -69,7 +69,7 @@ _MANY = 1_000
 """Documents whose entries are found sooner by reading all than by a long list in a predicate."""
 
 
-class LanceRows:
+class LanceRows(StoredRows):
     """
     The documents of a LanceStore, in one version of its table.
 
@@ -85,18 +85,15 @@ class LanceRows:
     # Documents
 
     def entries(self, ids: Sequence[str]) -> dict[str, StoredEntry]:
-        """Entries of those documents that are stored, by their ids."""
         return self._entries.find(self._table, ids)
 
     def document(self, id_: str) -> StoredDocument | None:
-        """A stored document with its chunks; None if it is not stored."""
         rows = self._rows_of([id_], (*_OF_DOCUMENT, *_OF_CHUNK, "ordinal"))
         if not rows:
             return None
         return replace(_document(rows[0], len(rows) - 1), chunks=tuple(map(_chunk, rows[1:])))
 
     def documents(self) -> list[StoredDocument]:
-        """All documents in the order of their ids, without their chunks."""
         chunks = self._table.search().where(EVERY_CHUNK).select(["document_id"]).to_arrow()
         counts = Counter(chunks["document_id"].to_pylist())
         rows = _selected(self._table, _EVERY_DOCUMENT, _OF_DOCUMENT)
@@ -104,11 +101,9 @@ class LanceRows:
         return [_document(row, counts[row["document_id"]]) for row in rows]
 
     def ids(self) -> list[StoredId]:
-        """Id, source, fingerprint and file of every document."""
         return self._ids_where(_EVERY_DOCUMENT)
 
     def ids_with(self, fingerprints: Sequence[str]) -> list[StoredId]:
-        """Documents that were stored with any of these fingerprints."""
         wanted = set(fingerprints)
         if len(wanted) > _BLOCK:
             return [each for each in self.ids() if each.fingerprint in wanted]
@@ -118,23 +113,19 @@ class LanceRows:
         return self._ids_where(f"{_EVERY_DOCUMENT} AND fingerprint IN ({written})")
 
     def files(self) -> list[tuple[str, str]]:
-        """Id and file of every document that was loaded from a file."""
         rows = _selected(self._table, _EVERY_FILE, ("document_id", "file"))
         return [(row["document_id"], row["file"]) for row in rows]
 
     def chunk_rows(self) -> Iterator[ChunkRow]:
-        """All chunks by the ids of their documents and their places in them."""
         rows = _selected(self._table, EVERY_CHUNK, FRAME)
         rows.sort(key=lambda row: (row["document_id"], row["ordinal"]))
         return (tuple(row[name] for name in FRAME) for row in rows)
 
     def count(self) -> tuple[int, int]:
-        """Number of documents, and of chunks."""
         documents, chunks = map(self._table.count_rows, (_EVERY_DOCUMENT, EVERY_CHUNK))
         return documents, chunks
 
     def delete(self, ids: Sequence[str]) -> bool:
-        """Delete documents with their chunks; False if none of them is stored."""
         deleted = 0
         for start in range(0, len(ids), _BLOCK):
             deleted += self._table.delete(_among(ids[start : start + _BLOCK])).num_deleted_rows
@@ -172,8 +163,6 @@ class LanceRows:
                 self._replace(documents, pa.ipc.open_stream(file))
 
     def write_metadata(self, metadata: Mapping[str, Mapping[str, object]]) -> None:
-        """Replace the metadata of documents, by their ids."""
-
         def changed(document: Document) -> Document:
             return replace(document, metadata=metadata[document.id])
 
@@ -181,7 +170,6 @@ class LanceRows:
             self._replace(documents, rows)
 
     def _ids_where(self, predicate: str) -> list[StoredId]:
-        """Id, source, fingerprint and file of the documents that a predicate selects."""
         rows = _selected(self._table, predicate, _OF_ID)
         return [StoredId(*(row[name] for name in _OF_ID)) for row in rows]
 
@@ -229,7 +217,6 @@ class LanceRows:
     # What the store knows of all of them
 
     def id_scheme(self) -> IdScheme | None:
-        """Form of the ids of files; None while no document of a file is stored."""
         found = self._table.search().where(_EVERY_FILE).select(["file"]).limit(1).to_list()
         if not found:
             return None
@@ -244,7 +231,6 @@ class LanceRows:
             return None
 
     def write_id_scheme(self, scheme: IdScheme) -> None:
-        """Replace the form of the ids of files, atomically."""
         whole = self._scheme_file
         part = whole.with_suffix(".part")
         part.write_text(json.dumps(asdict(scheme)), encoding="utf-8")
@@ -252,11 +238,9 @@ class LanceRows:
 
     @property
     def _scheme_file(self) -> Path:
-        """The file with the form of the ids of files, next to the table."""
         return Path(self._folder) / "ragasync-ids.json"
 
     def embedder(self) -> StoredEmbedder | None:
-        """Embedder of the stored vectors; None while there are none."""
         column = self._embedder_of_column()
         return column if column is not None and self._table.count_rows(EVERY_CHUNK) else None
 
@@ -270,7 +254,6 @@ class LanceRows:
         return StoredEmbedder(field.metadata[_EMBEDDER].decode(), field.type.list_size, identity)
 
     def write_embedder(self, embedder: StoredEmbedder) -> None:
-        """Replace the name and identity of the embedder."""
         texts = {key.decode(): value.decode() for key, value in _metadata_of(embedder).items()}
         self._table.update_field_metadata({"path": "vector", "metadata": texts})
 
@@ -284,23 +267,19 @@ class LanceRows:
         self._table.add_columns(pa.field("vector", kind, metadata=_metadata_of(embedder)))
 
     def vectors_of(self, texts: Sequence[str]) -> list[NDArray[np.float32] | None]:
-        """Vectors of chunks with these texts; None for a text that no chunk has."""
         return vectors_of_texts(self._table, texts)
 
     def known_keys(self) -> set[str]:
-        """All metadata keys of chunks and their documents."""
         query = self._table.search().where(EVERY_CHUNK).select(["of_document", "of_chunk"])
         rows = query.to_arrow()
         texts = {*rows["of_document"].to_pylist(), *rows["of_chunk"].to_pylist()}
         return {str(key) for text in texts for key in json.loads(text)}
 
     def unknown_keys(self, keys: Iterable[str]) -> list[str]:
-        """Those of some metadata keys that no chunk has."""
         table = self._table
         return [key for key in keys if not table.search().where(has_key(key)).limit(1).to_list()]
 
     def search(self, search: Search, condition: Condition | None) -> Hits:
-        """Hits of a search among the chunks that match a condition."""
         return run_search(self._table, search, condition)
 
     # New documents
@@ -405,19 +384,16 @@ def _entries(table: LanceTable, predicate: str) -> dict[str, StoredEntry]:
 
 
 def _selected(table: LanceTable, predicate: str, names: Sequence[str]) -> list[Any]:
-    """Columns of the rows that a predicate selects."""
     found: list[Any] = table.search().where(predicate).select([*names]).to_list()
     return found
 
 
 def _among(document_ids: Sequence[str]) -> str:
-    """Predicate of the rows of some documents."""
     digests = ", ".join(f"'{digest(each)}'" for each in document_ids)
     return f"document IN ({digests})"
 
 
 def _document(row: Mapping[str, Any], chunk_count: int) -> StoredDocument:
-    """Stored document without its chunks."""
     metadata = json.loads(row["of_document"])
     return StoredDocument(
         row["document_id"],
@@ -430,19 +406,16 @@ def _document(row: Mapping[str, Any], chunk_count: int) -> StoredDocument:
 
 
 def _chunk(row: Mapping[str, Any]) -> Chunk:
-    """Chunk of a row."""
     return Chunk(row["text"], row["start"], row["end"], json.loads(row["of_chunk"]))
 
 
 def _entry_of(stored: StorableDocument) -> StoredEntry:
-    """Entry of a document that was stored."""
     document, columns = stored.document, stored.columns
     metadata = json.loads(columns["of_document"][0])
     return StoredEntry(columns["fingerprint"][0], document.source, document.file, metadata)
 
 
 def _metadata_of(given: StoredEmbedder) -> dict[bytes, bytes]:
-    """Metadata of the column of vectors."""
     return {_EMBEDDER: given.name.encode(), _IDENTITY: given.identity.encode()}
 
 

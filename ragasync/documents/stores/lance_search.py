@@ -435,7 +435,6 @@ def _with_cosines(rows: pa.Table, query: NDArray[np.float32] | None) -> list[Row
 
 
 def _hit_of(row: Row, score: float, keyword_score: float | None) -> Hit:
-    """Hit of a row."""
     metadata = json.loads(row["of_document"]) | json.loads(row["of_chunk"])
     place = row["document_id"], row["source"], row["text"], row["start"], row["end"]
     cosine = row.get("cosine")

@@ -268,7 +268,6 @@ class QueryEmbedder:
         return scaled
 
     def _embedder_of(self, name: str) -> Embed:
-        """Embedder of the stored vectors."""
         if self.given is not None:
             own_name = getattr(self.given, "name", name)
             if own_name != name:
@@ -288,7 +287,6 @@ class QueryEmbedder:
 
 
 def _embedded(text: str, embedder: Embed) -> object:
-    """Vector that an embedder makes of one text."""
     query = getattr(embedder, "query", None)
     made: object = query(text) if callable(query) else embedder([text])
     if hasattr(made, "__await__"):

@@ -94,22 +94,18 @@ class SqliteStore(LocalStore):
 
     @contextmanager
     def _reading(self) -> Iterator[SqliteRows]:
-        """Transaction that sees one state of the file."""
         with self._file.reading() as db:
             yield SqliteRows(db, self._matrix)
 
     @contextmanager
     def _writing(self) -> Iterator[SqliteRows]:
-        """Transaction that is committed completely or not at all."""
         with self._file.writing() as db:
             yield SqliteRows(db, self._matrix)
 
     def _prepared(self, request: StoreRequest) -> StorableDocument:
-        """Convert a document, its chunks and vectors to the values of their columns."""
         return prepare(request)
 
     def _write(self, documents: Sequence[StorableDocument], given: StoredEmbedder) -> list[Result]:
-        """Write documents in one transaction, and return the error of each, or None."""
         try:
             with self._writing() as rows:
                 return rows.write(documents, given)
@@ -130,7 +126,6 @@ class SqliteStore(LocalStore):
         return results
 
     def _is_of_one_document(self, error: StoreError) -> bool:
-        """Whether an error is about a value of a document, and not about the file."""
         return is_of_one_document(error)
 
 
@@ -406,7 +401,6 @@ class StoreFile:
         return now
 
     def _lost(self, how: str) -> StoreNotWritable:
-        """Error about a file that is no longer at its path."""
         return StoreNotWritable(
             f"the file of the store {self.path!r} was {how} while it was open, so that what is "
             "stored now would be lost: put it back or open a new store, and run again"

@@ -32,7 +32,7 @@ from ragasync.documents.store import (
     checked_vectors,
     is_encodable,
 )
-from ragasync.documents.stores import ChunkRow
+from ragasync.documents.stores import ChunkRow, StoredRows
 from ragasync.documents.stores.changes import (
     Relocation,
     Result,
@@ -83,7 +83,7 @@ class Place(NamedTuple):
     chunk_count: int
 
 
-class SqliteRows:
+class SqliteRows(StoredRows):
     """
     The documents of a SqliteStore, in a transaction.
 
@@ -98,14 +98,12 @@ class SqliteRows:
     # Documents
 
     def entries(self, ids: Sequence[str]) -> dict[str, StoredEntry]:
-        """Entries of those documents that are stored, by their ids."""
         return {
             id_: StoredEntry(fingerprint, source, file, json.loads(metadata))
             for id_, fingerprint, source, file, metadata in self._rows_of(_ENTRIES, ids)
         }
 
     def document(self, id_: str) -> StoredDocument | None:
-        """A stored document with its chunks; None if it is not stored."""
         row = self._db.execute(f"{_DOCUMENTS} WHERE id = ?", (id_,)).fetchone()
         if row is None:
             return None
@@ -119,25 +117,20 @@ class SqliteRows:
         return replace(_document(row), chunks=tuple(chunks))
 
     def documents(self) -> list[StoredDocument]:
-        """All documents in the order in which they were stored, without their chunks."""
         return [_document(row) for row in self._db.execute(f"{_DOCUMENTS} ORDER BY number")]
 
     def ids(self) -> list[StoredId]:
-        """Id, source, fingerprint and file of every document."""
         return [StoredId(*row) for row in self._db.execute(_IDS)]
 
     def ids_with(self, fingerprints: Sequence[str]) -> list[StoredId]:
-        """Documents that were stored with any of these fingerprints."""
         query = f"{_IDS} WHERE fingerprint = ?"
         return [StoredId(*row) for each in fingerprints for row in self._db.execute(query, (each,))]
 
     def files(self) -> list[tuple[str, str]]:
-        """Id and file of every document that was loaded from a file."""
         query = "SELECT id, file FROM documents WHERE file IS NOT NULL"
         return self._db.execute(query).fetchall()
 
     def chunk_rows(self) -> list[ChunkRow]:
-        """All chunks in the order in which they were stored."""
         return self._db.execute(
             'SELECT documents.id, source, chunks.number - first_chunk, "start", "end", text, '
             "documents.metadata, chunks.metadata FROM chunks "
@@ -145,19 +138,16 @@ class SqliteRows:
         ).fetchall()
 
     def count(self) -> tuple[int, int]:
-        """Number of documents, and of chunks."""
         query = "SELECT count(*), coalesce(sum(chunk_count), 0) FROM documents"
         documents, chunks = self._db.execute(query).fetchone()
         return documents, chunks
 
     def delete(self, ids: Sequence[str]) -> bool:
-        """Delete documents with their chunks; False if none of them is stored."""
         places = self._places(ids)
         self._delete(places.values())
         return bool(places)
 
     def relocate(self, change: Relocation) -> None:
-        """Replace the ids and sources of documents, and delete the superseded documents."""
         self.delete(change.superseded)
         places = self._places(list(change.moves))
         moved = [(*new, places[old].number) for old, new in change.moves.items()]
@@ -171,7 +161,6 @@ class SqliteRows:
         )
 
     def write_metadata(self, metadata: Mapping[str, Mapping[str, object]]) -> None:
-        """Replace the metadata of documents, by their ids."""
         rows = [(as_json(each, id_), id_) for id_, each in metadata.items()]
         self._db.executemany("UPDATE documents SET metadata = ? WHERE id = ?", rows)
 
@@ -183,7 +172,6 @@ class SqliteRows:
                 yield from self._db.execute(_with_rows(query, len(some), 1), some)
 
     def _places(self, ids: Sequence[str]) -> dict[str, Place]:
-        """Rows of those documents that are stored, by their ids."""
         return {row[0]: Place(*row) for row in self._rows_of(_PLACES, ids)}
 
     def _delete(self, places: Iterable[Place]) -> None:
@@ -205,7 +193,6 @@ class SqliteRows:
     # What the store knows of all of them
 
     def id_scheme(self) -> IdScheme | None:
-        """Form of the ids of files; None while no document of a file is stored."""
         query = "SELECT 1 FROM documents WHERE file IS NOT NULL LIMIT 1"
         return self._remembered_id_scheme() if self._db.execute(query).fetchone() else None
 
@@ -215,26 +202,22 @@ class SqliteRows:
         return IdScheme(bool(found[0]), found[1], bool(found[2])) if found else None
 
     def write_id_scheme(self, scheme: IdScheme) -> None:
-        """Replace the form of the ids of files."""
         self._db.execute("DELETE FROM id_scheme")
         values = scheme.relative, scheme.root, scheme.is_mixed
         self._db.execute("INSERT INTO id_scheme VALUES (?, ?, ?)", values)
 
     def embedder(self) -> StoredEmbedder | None:
-        """Embedder of the stored vectors; None while there are none."""
         found = self._db.execute(
             "SELECT name, dimension, identity FROM embedder WHERE EXISTS (SELECT 1 FROM vectors)"
         ).fetchone()
         return StoredEmbedder(*found) if found else None
 
     def write_embedder(self, embedder: StoredEmbedder) -> None:
-        """Replace the embedder of the stored vectors."""
         self._db.execute("DELETE FROM embedder")
         values = embedder.name, embedder.dimension, embedder.identity
         self._db.execute("INSERT INTO embedder VALUES (?, ?, ?)", values)
 
     def vectors_of(self, texts: Sequence[str]) -> list[NDArray[np.float32] | None]:
-        """Vectors of chunks with these texts; None for a text that no chunk has."""
         found: list[NDArray[np.float32] | None] = [None] * len(texts)
         asked = [place for place, text in enumerate(texts) if is_encodable(text)]
         chunks: list[tuple[int, int]] = []
@@ -259,12 +242,10 @@ class SqliteRows:
         return found
 
     def known_keys(self) -> set[str]:
-        """All metadata keys of documents and chunks."""
         rows = self._db.execute("SELECT metadata FROM documents UNION SELECT metadata FROM chunks")
         return {str(key) for (metadata,) in rows for key in json.loads(metadata)}
 
     def unknown_keys(self, keys: Iterable[str]) -> list[str]:
-        """Those of some metadata keys that neither a document nor a chunk has."""
         return [key for key in keys if not self._has_key(key)]
 
     def _has_key(self, key: str) -> bool:
@@ -277,7 +258,6 @@ class SqliteRows:
         return any(key in json.loads(metadata) for (metadata,) in rows)
 
     def search(self, search: Search, condition: Condition | None) -> Hits:
-        """Hits of a search among the chunks that match a condition."""
         return run_search(self._db, self._matrix, search, condition)
 
     # New documents
@@ -310,7 +290,6 @@ class SqliteRows:
         self._db.execute("RELEASE document")
 
     def _insert_documents(self, documents: Sequence[StorableDocument]) -> None:
-        """Insert the rows of documents that are not stored."""
         db = self._db
         (last,) = db.execute("SELECT coalesce(max(number), 0) FROM documents").fetchone()
         (first,) = db.execute("SELECT number FROM next_chunk").fetchone()
@@ -351,7 +330,6 @@ class SqliteRows:
 
 
 def _document(row: tuple[str, str | None, str | None, str, str, int]) -> StoredDocument:
-    """A stored document without its chunks, from its row."""
     id_, source, file, metadata, fingerprint, chunk_count = row
     return StoredDocument(id_, source, json.loads(metadata), fingerprint, chunk_count, file=file)
 

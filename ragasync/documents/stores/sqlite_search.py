@@ -322,5 +322,4 @@ def _written(condition: Condition) -> str | None:
 # A document's chunks come one after the other, and many documents are alike.
 @lru_cache(maxsize=1024)
 def _metadata(text: str) -> Mapping[str, object]:
-    """Metadata of a document, from its JSON."""
     return cast("Mapping[str, object]", json.loads(text))
