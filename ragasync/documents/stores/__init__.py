@@ -1,8 +1,7 @@
 """
 Stores: documents as embedded chunks in a file or a folder, and the search for them.
 
-    query.py          Search, QueryEmbedder: a search in any store, and selected documents
-    changes.py        which documents of a group are stored; new ids after files have moved
+    requests.py       what is asked of any store: searches, documents to store, moves of files
     sqlite.py         SqliteStore, MemoryStore, and StoreFile: tables and connections
     sqlite_rows.py    SqliteRows: documents read, written and changed in a transaction
     sqlite_search.py  VectorMatrix: all vectors of a file in memory; rankings and conditions
@@ -52,13 +51,17 @@ from ragasync.documents.store import (
     check_search,
     check_storable,
 )
-from ragasync.documents.stores.changes import (
+from ragasync.documents.stores.requests import (
+    Embed,
+    QueryEmbedder,
     Relocation,
     Result,
+    Search,
     StorableDocument,
     relocation,
+    search_for,
+    selected,
 )
-from ragasync.documents.stores.query import Embed, QueryEmbedder, Search, search_for, selected
 from ragasync.object_views import object_html
 
 if TYPE_CHECKING:

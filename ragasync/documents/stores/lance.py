@@ -24,7 +24,6 @@ from ragasync.documents.store import (
     StoreRequest,
 )
 from ragasync.documents.stores import LocalStore
-from ragasync.documents.stores.changes import Result, StorableDocument
 from ragasync.documents.stores.lance_rows import (
     LanceRows,
     StoredEntries,
@@ -32,7 +31,7 @@ from ragasync.documents.stores.lance_rows import (
     prepare,
     table_schema,
 )
-from ragasync.documents.stores.query import Embed
+from ragasync.documents.stores.requests import Embed, Result, StorableDocument
 from ragasync.errors import MissingExtra, RagasyncError
 from ragasync.sqlite_file import explain_surrogate
 

@@ -31,12 +31,6 @@ from ragasync.documents.store import (
     chunk_id,
 )
 from ragasync.documents.stores import ChunkRow, StoredRows
-from ragasync.documents.stores.changes import (
-    Relocation,
-    Result,
-    StorableDocument,
-    accept_documents,
-)
 from ragasync.documents.stores.lance_search import (
     EVERY_CHUNK,
     FRAME,
@@ -46,7 +40,13 @@ from ragasync.documents.stores.lance_search import (
     run_search,
     vectors_of_texts,
 )
-from ragasync.documents.stores.query import Search
+from ragasync.documents.stores.requests import (
+    Relocation,
+    Result,
+    Search,
+    StorableDocument,
+    accept_documents,
+)
 from ragasync.sqlite_file import explain_surrogate
 
 if TYPE_CHECKING:

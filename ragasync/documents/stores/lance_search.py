@@ -28,7 +28,7 @@ from ragasync.documents.search import (
     kind_of,
     titles_of,
 )
-from ragasync.documents.stores.query import Search
+from ragasync.documents.stores.requests import Search
 
 if TYPE_CHECKING:
     import pyarrow as pa

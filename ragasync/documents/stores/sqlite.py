@@ -13,8 +13,7 @@ from datetime import timedelta
 from ragasync.arguments import check_seconds, explains_arguments
 from ragasync.documents.store import StoredEmbedder, StoreError, StoreNotWritable, StoreRequest
 from ragasync.documents.stores import LocalStore
-from ragasync.documents.stores.changes import Result, StorableDocument
-from ragasync.documents.stores.query import Embed
+from ragasync.documents.stores.requests import Embed, Result, StorableDocument
 from ragasync.documents.stores.sqlite_rows import SqliteRows, is_of_one_document, prepare
 from ragasync.documents.stores.sqlite_search import VectorMatrix
 from ragasync.sqlite_file import (

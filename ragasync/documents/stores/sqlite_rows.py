@@ -33,13 +33,13 @@ from ragasync.documents.store import (
     is_encodable,
 )
 from ragasync.documents.stores import ChunkRow, StoredRows
-from ragasync.documents.stores.changes import (
+from ragasync.documents.stores.requests import (
     Relocation,
     Result,
+    Search,
     StorableDocument,
     accept_documents,
 )
-from ragasync.documents.stores.query import Search
 from ragasync.documents.stores.sqlite_search import VectorMatrix, run_search
 from ragasync.sqlite_file import explain_surrogate
 

@@ -25,7 +25,7 @@ from ragasync.documents.search import (
     comparisons,
     matches,
 )
-from ragasync.documents.stores.query import (
+from ragasync.documents.stores.requests import (
     Search,
     cosines_of_columns,
     fts5_expression,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragasync.documents.search_text import query_words
-from ragasync.documents.stores.query import (
+from ragasync.documents.stores.requests import (
     cosines_of_columns,
     fts5_expression,
     reciprocal_rank_fusion,
