@@ -111,14 +111,7 @@ def _read_alike(documents: Sequence[ProcessedDocument]) -> dict[str, Any]:
 def merge_documents(
     id_: str, source: str | None, documents: Sequence[ProcessedDocument]
 ) -> ProcessedDocument:
-    """
-    Merge the documents of one source into one ProcessedDocument.
-
-    Args:
-        id_: the id of the source.
-        source: the `source` of its documents.
-        documents: the documents, of which there may be none.
-    """
+    """Merge the documents of one source into one ProcessedDocument."""
     bad_rows = [each.bad_rows for each in documents if each.bad_rows is not None]
     chunks = [each.chunk_count for each in documents if each.chunk_count is not None]
     tokens = [each.tokens for each in documents if each.tokens is not None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from hashlib import blake2b
 from itertools import accumulate, pairwise
 from operator import attrgetter
@@ -74,14 +74,7 @@ class SourceKeys:
 
 @dataclass(frozen=True, slots=True)
 class IsStillValid:
-    """
-    Checks whether a result in the journal is still valid.
-
-    Args:
-        store: the store, if it can report what it holds.
-        keeps_nothing: whether there is no store, so that texts and vectors are in the result.
-        skip_policy: which unreadable sources are skipped.
-    """
+    """Checks whether a result in the journal is still valid."""
 
     store: Store | None
     keeps_nothing: bool
@@ -192,19 +185,8 @@ def _names_a_file(item: object) -> TypeGuard[str]:
 
 # ── results as bytes ────────────────────────────────────────────────────────────────────────────
 
-_FIELDS = (
-    "id",
-    "source",
-    "chunk_count",
-    "unchanged",
-    "fingerprint",
-    "tokens",
-    "document_count",
-    "skipped",
-    "encoding",
-    "encoding_confidence",
-    "bad_rows",
-)
+_CONTENT = ("document", "chunks", "embeddings", "documents")
+_FIELDS = tuple(each.name for each in fields(ProcessedDocument) if each.name not in _CONTENT)
 """The fields of a ProcessedDocument that are always written."""
 
 

@@ -40,14 +40,9 @@ Prune: TypeAlias = bool | Literal["force"]
 
 def pruner_for(store: Any, sources: object, ids: FileIds, *, as_given: bool, force: bool) -> Pruner:
     """
-    Make the Pruner of a store for a run over these sources.
+    Make the Pruner of a store for a run over these sources; with `force`, a folder may be missing.
 
-    Args:
-        store: the store.
-        sources: the sources as given.
-        ids: makes the ids of files.
-        as_given: whether the elements of an iterable are loaded as they are, and not walked.
-        force: whether a folder may be missing or empty.
+    With `as_given`, the elements of an iterable are loaded as they are, and not walked.
 
     Raises:
         TypeError: the store cannot list the documents of a folder.
@@ -85,12 +80,6 @@ class Pruner:
 
     Documents outside the folders are kept, and so are those below a folder that could not be
     walked, for instance one without read permission.
-
-    Args:
-        store: the store.
-        ids: makes the ids of files.
-        folders: the paths of the folders that are walked.
-        missing: the given paths that do not exist.
     """
 
     def __init__(
@@ -218,10 +207,6 @@ class RootCheck:
     of its last run, and a run under another root begins with a comparison: the documents are the
     same if the folder was moved, or copied with its store to another machine. If the run finds less
     than half of the stored documents, every later run is compared too.
-
-    Args:
-        store: the store.
-        ids: makes the ids of files.
     """
 
     def __init__(self, store: object, ids: FileIds) -> None:
@@ -357,13 +342,7 @@ class RootCheck:
 
 
 class AsyncHead:
-    """
-    An async iterable that can read items ahead.
-
-    Args:
-        items: the items.
-        see: called with each of them.
-    """
+    """An async iterable that can read items ahead."""
 
     def __init__(self, items: AsyncIterable[Any], see: Callable[[Any], None]) -> None:
         self._all = cast("AsyncGenerator[Any, None]", aiter(items))
@@ -467,10 +446,6 @@ class SourceResolver:
     def resolve(self, sources: Sources, *, prune: Prune) -> RunSources:
         """
         Resolve the sources of a run. It blocks: folders are walked.
-
-        Args:
-            sources: the sources as given.
-            prune: whether to remove stored documents that no longer exist.
 
         Raises:
             FileNotFoundError: a str names no existing path.

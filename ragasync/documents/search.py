@@ -441,16 +441,7 @@ def matches(
     of_document: Mapping[str, object],
     of_chunk: Mapping[str, object],
 ) -> bool:
-    """
-    Return whether a condition holds of one chunk.
-
-    Args:
-        condition: What has to hold.
-        document_id: The id of its document.
-        source: Where the document came from.
-        of_document: The document's metadata.
-        of_chunk: The chunk's own, which goes over it.
-    """
+    """Return whether a condition holds of one chunk, whose metadata overrides its document's."""
     chunk = document_id, source, of_document, of_chunk
     match condition:
         case Comparison(key):

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from functools import partial
 from hashlib import blake2b
@@ -33,18 +33,6 @@ from ragasync.settings import BatchSettings, as_limiters, as_timeout
 
 StageFunction: TypeAlias = Callable[..., object]
 """A stage's function; its parameters and result depend on the stage."""
-
-_SETTINGS = (
-    "max_concurrency",
-    "batch_size",
-    "rate_limiter",
-    "retry",
-    "timeout",
-    "executor",
-    "weight",
-    "max_batch_weight",
-    "resources",
-)
 
 
 @explains_arguments
@@ -139,8 +127,12 @@ class Stage:
 
     @property
     def _own(self) -> dict[str, Any]:
-        own = {setting: getattr(self, setting) for setting in _SETTINGS}
-        return {setting: value for setting, value in own.items() if value is not None}
+        own = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {
+            name: value
+            for name, value in own.items()
+            if name not in ("fn", "name", "version") and value is not None
+        }
 
 
 def check_version(version: object) -> None:
@@ -297,15 +289,7 @@ def stage_fingerprint(
     version: str = "",
     sources: Sources | None = None,
 ) -> StageFingerprint:
-    """
-    Return the fingerprint of a stage that loads or chunks.
-
-    Args:
-        function: the stage's function.
-        name: the stage's own name; None for that of the function.
-        version: what counts in place of the function's code.
-        sources: the files that were read already.
-    """
+    """Return the fingerprint of a stage that loads or chunks."""
     said = _said_by(_owner_of(function), "fingerprint")
     if said is None:
         taken = fingerprint_of(function, sources=sources)

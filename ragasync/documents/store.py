@@ -341,13 +341,6 @@ class SupportsUpsertMany(Protocol):
         """
 
 
-class SupportsEntriesOf(Protocol):
-    """A store that looks up the entries of several documents together."""
-
-    def entries_of(self, document_ids: Sequence[str]) -> dict[str, StoredEntry]:
-        """Entries of those documents that are stored, by their ids."""
-
-
 class SupportsPruning(Protocol):
     """A store that lists the documents of a folder, so that a run can delete old ones."""
 
@@ -417,16 +410,6 @@ class SupportsEmbedderIdentity(Protocol):
         """Embed queries with this function while the vectors of this name are stored."""
 
 
-class SupportsChecks(Protocol):
-    """A store that can check a document before it is embedded."""
-
-    def check_writable(self) -> None:
-        """Raise a StoreError if nothing can be stored, because the store is read-only."""
-
-    def check(self, document: Document, chunks: Sequence[Chunk]) -> None:
-        """Raise the error that `upsert` would raise for this document with any vectors."""
-
-
 class SupportsEmbeddingCache(Protocol):
     """A store that returns the vectors of texts that were embedded before."""
 
@@ -464,10 +447,6 @@ def check_source(document: Document, stored: str | None) -> None:
     """
     Refuse a document with an id that is stored for another source.
 
-    Args:
-        document: the document.
-        stored: the source of the stored document with its id.
-
     Raises:
         IdConflictError: the sources differ.
     """
@@ -478,10 +457,6 @@ def check_source(document: Document, stored: str | None) -> None:
 def check_id_scheme(document: Document, scheme: IdScheme | None) -> None:
     """
     Refuse a document of a file that has an id of the other form.
-
-    Args:
-        document: the document.
-        scheme: the form of the ids of files.
 
     Raises:
         RunRefused: another run has started in the meantime, with or without a root.
@@ -572,11 +547,6 @@ _encode_json = json.JSONEncoder(default=_date_as_text).encode
 def chunk_id(document_id: str, ordinal: int, text: str) -> str:
     """
     Id of a chunk: the same for the same text at the same place of the same document.
-
-    Args:
-        document_id: The id of its document.
-        ordinal: Its place among the document's chunks, from 0.
-        text: Its text.
 
     Returns:
         32 hexadecimal digits.

@@ -153,13 +153,7 @@ def _refusal(
 
 @dataclass(frozen=True, slots=True)
 class CachedEmbeddings:
-    """
-    Gets stored vectors of texts, made by the same embedder.
-
-    Args:
-        store: a store with `vectors_of`.
-        embedder: the embedder as the store knows it.
-    """
+    """Gets stored vectors of texts, made by the same embedder."""
 
     store: Any
     embedder: EmbedderInStore
@@ -258,12 +252,7 @@ def _stored_state(
 
 
 class StoredChanges:
-    """
-    Collects updates of stored documents' metadata, and warns of documents that have moved.
-
-    Args:
-        store: the store, if it keeps the documents of different sources apart.
-    """
+    """Collects updates of stored documents' metadata, and warns of documents that have moved."""
 
     def __init__(self, store: object) -> None:
         self._store = store if supports_identity(store) else None
@@ -324,11 +313,6 @@ def _moved_folders(
 
     A folder has moved if it no longer exists and more than half of its stored files were found
     under one other folder: two projects may share a file, such as a licence.
-
-    Args:
-        moved: the new paths of files, by the old ones.
-        stored: the paths of all files.
-        ids: tells which folders exist.
     """
     held = Counter(chain.from_iterable(map(_above, stored)))
     found = Counter(chain.from_iterable(_same_above(old, new) for old, new in moved.items()))

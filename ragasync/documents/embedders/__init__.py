@@ -487,9 +487,6 @@ class EmbeddingProcess:
     """
     A worker process that embeds the texts that are sent to it, in order.
 
-    Args:
-        dimension: the length of its vectors.
-
     Attributes:
         calls: the number of calls in progress, as its owner counts them.
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -118,26 +118,6 @@ def token_budget(
     return TokenBudget(lru_cache(_REMEMBERED)(count), True, max_tokens, max_batch_tokens)
 
 
-class EmbeddingService(Protocol):
-    """A service for embeddings, called through a client that is opened for a run."""
-
-    @property
-    def host(self) -> str:
-        """Host and port; empty if unknown."""
-
-    def opened(self, for_one_call: bool = False) -> AbstractAsyncContextManager[Opened]:
-        """Open a client for a run, or for one call."""
-
-    async def ask(
-        self,
-        opened: Opened,
-        body: Mapping[str, Any],
-        dimension: int | None,
-        sending: Callable[[], None],
-    ) -> Reply:
-        """Request the vectors of `body["input"]`; see `HttpService.ask`."""
-
-
 class ClientService:
     """
     A service behind a user's client with `embeddings.create(model=, input=)`.
@@ -164,7 +144,7 @@ class ClientService:
 
     @asynccontextmanager
     async def opened(self, for_one_call: bool = False) -> AsyncIterator[Opened]:
-        """Yield the client itself."""
+        """The client itself, for any number of calls."""
         yield Opened(self._client, for_one_call)
 
     async def ask(
@@ -218,7 +198,7 @@ def service_of(
     api_key: str | None,
     headers: Mapping[str, str] | None,
     extra: Mapping[str, object],
-) -> EmbeddingService:
+) -> HttpService | ClientService:
     """Return the service behind a client, or else at a base URL."""
     if client is None:
         own = checked_headers(headers or {})

@@ -202,12 +202,6 @@ def vectors_of(reply: Reply, expected: int) -> list[NDArray[np.float32] | None]:
     return [placed[index] for index in range(expected)]
 
 
-def usual_dimension(vectors: Sequence[NDArray[np.float32] | None]) -> int | None:
-    """Return the dimension of most vectors; None without a vector."""
-    lengths = Counter(len(vector) for vector in vectors if vector is not None)
-    return lengths.most_common(1)[0][0] if lengths else None
-
-
 def checked_rows(
     vectors: Sequence[NDArray[np.float32] | None], dimension: int
 ) -> NDArray[np.float32]:
@@ -288,9 +282,10 @@ class Dimension:
     def rows_of(self, reply: Reply, expected: int) -> NDArray[np.float32]:
         """Return the vectors of a response as rows in the order of the texts, or raise."""
         vectors = vectors_of(reply, expected)
-        usual = usual_dimension(vectors)
-        if usual is None:
+        lengths = Counter(len(vector) for vector in vectors if vector is not None)
+        if not lengths:
             raise WrongVector(f"expected vectors for {expected} texts, got none that can be read")
+        [(usual, _)] = lengths.most_common(1)
         if self._asked is not None and not self._confirmed and usual != self._asked:
             raise WrongDimension(
                 f"expected vectors of dimensions={self._asked}, got {usual} from the service: "

@@ -206,15 +206,6 @@ def search_for(
     """
     Make the search to run, with the vector of its text if one is needed.
 
-    Args:
-        text: The text to search for.
-        k: The maximum number of hits.
-        mode: The ranking.
-        min_score: The least cosine of a hit.
-        vector: The text's vector, if the user gives it.
-        embedder: It embeds the text otherwise.
-        stored: The embedder of the stored vectors, if there are any.
-
     Raises:
         EmbedderMismatch: If the embedder is another, unknown, or gives another dimension.
         RunAsyncError: If the embedder is async and bound to another event loop.
@@ -226,12 +217,7 @@ def search_for(
 
 
 class QueryEmbedder:
-    """
-    The embedder of queries of a store.
-
-    Args:
-        given: the embedder that the user of the store has set, or None.
-    """
+    """The embedder of queries of a store."""
 
     def __init__(self, given: Embed | None) -> None:
         self.given = given
@@ -246,11 +232,6 @@ class QueryEmbedder:
     ) -> NDArray[np.float32]:
         """
         Vector of a query, of length 1.
-
-        Args:
-            text: The text to search for.
-            stored: The embedder of the stored vectors.
-            given: The vector itself, if it was made elsewhere.
 
         Raises:
             EmbedderMismatch: If the embedder is another, unknown, or gives another dimension.
@@ -433,12 +414,6 @@ def relocation(
 
     Files are found by their path, which is written as their ids are: absolute, or below the root.
     Documents that the user made are found by a prefix of their ids.
-
-    Args:
-        stored: its documents.
-        scheme: the form of the ids of files.
-        old: the old path, or a prefix of ids up to a slash.
-        new: the new path or prefix.
 
     Raises:
         TypeError: one of them is not a path.

@@ -84,13 +84,7 @@ class Place(NamedTuple):
 
 
 class SqliteRows(StoredRows):
-    """
-    The documents of a SqliteStore, in a transaction.
-
-    Args:
-        db: A connection to the file, inside the transaction.
-        matrix: The vectors of the file in memory.
-    """
+    """The documents of a SqliteStore, in a transaction."""
 
     def __init__(self, db: Connection, matrix: VectorMatrix) -> None:
         self._db, self._matrix = db, matrix

@@ -172,14 +172,7 @@ def run_search(
 
 
 class ComparedVectors:
-    """
-    The cosines of all chunks for a query.
-
-    Args:
-        numbers: The numbers of the chunks, ascending.
-        columns: Their vectors, one per column.
-        query: The vector of the query; a vector of zeros is near nothing.
-    """
+    """The cosines of all chunks, ascending by number, for a query; one of zeros is near nothing."""
 
     def __init__(
         self,
