@@ -121,12 +121,7 @@ class Pruner:
         self._ended = True
 
     def refuse_empty(self) -> None:
-        """
-        Refuse to prune a folder without files, if the store has documents of it.
-
-        Raises:
-            RunRefused: most likely its disk is not mounted.
-        """
+        """Refuse to prune a folder without files, if the store has documents of it."""
         for path, prefix in self._folders:
             if not any(file.startswith(prefix) for file in self._found):
                 self.refuse_if_stored(path, "empty")
@@ -232,9 +227,6 @@ class RootCheck:
     def watch(self, items: Iterable[Any] | AsyncIterable[Any]) -> Any:
         """
         Return the items, and check the first file among them: now for a list, else when it comes.
-
-        Raises:
-            RunRefused: ids are absolute in the store and relative in the run, or the reverse.
         """
         if self._has_begun:
             return items

@@ -112,13 +112,7 @@ class Stage:
         return not declared_async(self.function) and not self._own
 
     def plan(self, function: StageFunction, **defaults: Any) -> BatchSettings[Any, Any]:
-        """
-        Settings of a processor of `function`: this stage's own, or else the defaults.
-
-        Raises:
-            TypeError: a setting has the wrong type.
-            ValueError: a setting is out of range.
-        """
+        """Settings of a processor of `function`: this stage's own, or else the defaults."""
         if check_process_fn(function):
             defaults.pop("executor", None)
         settings = defaults | self._own
@@ -142,12 +136,7 @@ def check_version(version: object) -> None:
 
 
 def declared_async(function: StageFunction) -> bool:
-    """
-    Whether a stage's function is async; generator functions are allowed too.
-
-    Raises:
-        TypeError: it is an async generator function, or not callable.
-    """
+    """Whether a stage's function is async; generator functions are allowed too."""
     return not inspect.isgeneratorfunction(function) and check_process_fn(function)
 
 

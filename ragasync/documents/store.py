@@ -444,23 +444,13 @@ def check_embedder(stored: StoredEmbedder | None, given: StoredEmbedder) -> None
 
 
 def check_source(document: Document, stored: str | None) -> None:
-    """
-    Refuse a document with an id that is stored for another source.
-
-    Raises:
-        IdConflictError: the sources differ.
-    """
+    """Refuse a document with an id that is stored for another source."""
     if stored != document.source:
         raise IdConflictError.with_stored(document.id, stored, document.source)
 
 
 def check_id_scheme(document: Document, scheme: IdScheme | None) -> None:
-    """
-    Refuse a document of a file that has an id of the other form.
-
-    Raises:
-        RunRefused: another run has started in the meantime, with or without a root.
-    """
+    """Refuse a document of a file that has an id of the other form."""
     if document.file is None or scheme is None:
         return
     if os.path.isabs(document.file) is scheme.relative:  # noqa: PTH117  # an id

@@ -108,7 +108,6 @@ def is_on(element: Element | None) -> bool:
 
 _HEADING = re.compile(r"heading ([1-6])|title", re.IGNORECASE)
 _LEVELS = 9
-_BODY_TEXT = 9  # the outline level of what is no heading
 _MAX_CHAIN = 50  # of styles based on one another: a broken file may have a circle
 _MAX_LABEL = 100  # characters of a list's pattern, which each of its paragraphs repeats
 _PLACE = re.compile(r"%([1-9])")
@@ -212,7 +211,7 @@ def _style(element: Element) -> _Style:
 
 def _heading_level(outline: int) -> int:
     """Return the level of a heading in Markdown, which has six; 0 for other paragraphs."""
-    return outline + 1 if 0 <= outline < 6 and outline != _BODY_TEXT else 0
+    return outline + 1 if 0 <= outline < 6 else 0
 
 
 def _numbering(properties: Element | None) -> tuple[str | None, int | None]:

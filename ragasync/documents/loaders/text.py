@@ -98,7 +98,7 @@ _MARK = re.compile(
     r"|(?P<underline>=+|-+)[ \t]*(?=\n|\Z)"
     r"|(?P<fence>`{3,}(?=[^`\n]*(?:\n|\Z))|~{3,})(?P<info>[^\n]*))"
 )
-_FRONT_MATTER = re.compile(r"---[ \t]*\n(?:[^\n]*\n)*?(?:---|\.\.\.)[ \t]*(?:\n|\Z)")
+_FRONT_MATTER = re.compile(r"---[ \t]*\n((?:[^\n]*\n)*?)(?:---|\.\.\.)[ \t]*(?:\n|\Z)")
 _NO_TITLE = re.compile(r" {4}|\t|[ ]{0,3}(?:[-*+][ \t]|[>|<#`~]|[-=*_ \t]*\Z)")
 _CLOSING_HASHES = re.compile(r"(?:^|[ \t])#+[ \t]*\Z")
 
@@ -171,7 +171,6 @@ _KEYS_OF_LOADERS = (
 RESERVED = frozenset(_KEYS_OF_LOADERS.split())
 """Keys of loaders' metadata; in front matter they become, for example, `front_matter_line`."""
 
-_BLOCK = re.compile(r"---[ \t]*\n((?:[^\n]*\n)*?)(?:---|\.\.\.)[ \t]*(?:\n|\Z)")
 _ENTRY = re.compile(
     r"""("[^"\n]{1,200}"|'[^'\n]{1,200}'|[^\s#:\-'"\[{][^:\n]{0,200}?)[ \t]*:(?:[ \t]+|$)"""
 )
@@ -198,7 +197,7 @@ def front_matter(text: str) -> dict[str, object]:
         >>> front_matter("---\ntitle: Limits\ntags: [rate, burst]\n---\nA bucket refills.")
         {'title': 'Limits', 'tags': ['rate', 'burst']}
     """
-    block = _BLOCK.match(text[:MAX_FRONT_MATTER]) if text.startswith("---") else None
+    block = _FRONT_MATTER.match(text[:MAX_FRONT_MATTER]) if text.startswith("---") else None
     if block is None:
         return {}
     found: dict[str, object] = {}

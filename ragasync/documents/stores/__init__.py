@@ -21,7 +21,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Protocol, Self, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,7 @@ from ragasync.documents.store import (
     check_embedder,
     check_search,
     check_storable,
+    checked_vectors,
 )
 from ragasync.documents.stores.requests import (
     Embed,
@@ -63,6 +64,7 @@ from ragasync.documents.stores.requests import (
     selected,
 )
 from ragasync.object_views import object_html
+from ragasync.sqlite_file import explain_surrogate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -580,8 +582,8 @@ class LocalStore(ABC):
         """Transaction that is committed completely or not at all."""
 
     @abstractmethod
-    def _prepared(self, request: StoreRequest) -> StorableDocument:
-        """Convert a document, its chunks and vectors to the values of their columns, or raise."""
+    def _columns_of(self, document: Document, chunks: Sequence[Chunk], fingerprint: str) -> Any:
+        """Values of the columns of a document and its chunks, without their vectors."""
 
     @abstractmethod
     def _write(self, documents: Sequence[StorableDocument], given: StoredEmbedder) -> list[Result]:
@@ -609,6 +611,20 @@ class LocalStore(ABC):
             for place, result in zip(prepared, written, strict=True):
                 results[place] = result
         return results
+
+    def _prepared(self, request: StoreRequest) -> StorableDocument:
+        """Check a document, and convert it to the values of its columns."""
+        document, chunks, embeddings, fingerprint = request
+        vectors = checked_vectors(embeddings, len(chunks))
+        try:
+            for text in (document.id, document.source, document.file, fingerprint):
+                if isinstance(text, str):  # the store refuses other types
+                    text.encode()
+            columns = self._columns_of(document, chunks, fingerprint)
+        except UnicodeEncodeError as error:
+            explain_surrogate(error)
+            raise
+        return StorableDocument(document, vectors, columns)
 
     def _overrides(self, *methods: str) -> bool:
         """Whether a subclass, or this object, has its own version of one of these methods."""

@@ -13,22 +13,22 @@ from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ragasync.arguments import explains_arguments
+from ragasync.documents.models import Chunk, Document
 from ragasync.documents.store import (
     RunRefused,
     StoredEmbedder,
     StoreError,
     StoreNotWritable,
-    StoreRequest,
 )
 from ragasync.documents.stores import LocalStore
 from ragasync.documents.stores.lance_rows import (
     LanceRows,
     StoredEntries,
     as_rows_of_each,
-    prepare,
+    columns_of,
     table_schema,
 )
 from ragasync.documents.stores.requests import Embed, Result, StorableDocument
@@ -77,12 +77,7 @@ class LanceStore(LocalStore):
         self._entries = StoredEntries()
 
     def check_writable(self) -> None:
-        """
-        Raise an error if the folder is read-only.
-
-        Raises:
-            StoreNotWritable: If the folder, or one in it, is not writable.
-        """
+        """Raise an error if the folder is read-only."""
         self._folder.check_writable()
 
     def close(self) -> None:
@@ -104,8 +99,8 @@ class LanceStore(LocalStore):
         with self._folder.writing() as table:
             yield LanceRows(table, self.path, self._entries)
 
-    def _prepared(self, request: StoreRequest) -> StorableDocument:
-        return prepare(request)
+    def _columns_of(self, document: Document, chunks: Sequence[Chunk], fingerprint: str) -> Any:
+        return columns_of(document, chunks, fingerprint)
 
     def _write(self, documents: Sequence[StorableDocument], given: StoredEmbedder) -> list[Result]:
         rows, results = as_rows_of_each([each.columns for each in documents])
@@ -172,10 +167,6 @@ class LanceFolder:
 
     Args:
         path: The folder, created if it is missing.
-
-    Raises:
-        MissingExtra: lancedb is not installed.
-        StoreError: The folder cannot be used, or its table is not a store's.
     """
 
     def __init__(self, path: str) -> None:
@@ -213,12 +204,7 @@ class LanceFolder:
                 self._compact_if_grown(table)
 
     def check_writable(self) -> None:
-        """
-        Check that the folder can be written to.
-
-        Raises:
-            StoreNotWritable: The folder, or one in it, is read-only.
-        """
+        """Check that the folder can be written to."""
         with self._lock, clear_lance_errors(self.path):
             if self._table is None:
                 return  # each document's own error says that the store is closed

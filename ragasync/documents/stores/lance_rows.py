@@ -25,9 +25,7 @@ from ragasync.documents.store import (
     StoredEmbedder,
     StoredEntry,
     StoredId,
-    StoreRequest,
     as_json,
-    checked_vectors,
     chunk_id,
 )
 from ragasync.documents.stores import ChunkRow, StoredRows
@@ -47,7 +45,6 @@ from ragasync.documents.stores.requests import (
     StorableDocument,
     accept_documents,
 )
-from ragasync.sqlite_file import explain_surrogate
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -194,7 +191,7 @@ class LanceRows(StoredRows):
                 metadata = json.loads(own["of_document"])
                 before = Document(own["document_id"], "", metadata, own["source"], file=own["file"])
                 after = change(before)
-                columns.append(_columns_of(after, list(map(_chunk, chunks)), own["fingerprint"]))
+                columns.append(columns_of(after, list(map(_chunk, chunks)), own["fingerprint"]))
                 if embedder is not None:
                     vectors.append(np.array([row["vector"] for row in chunks], dtype=np.float32))
             if columns:
@@ -419,26 +416,6 @@ def _metadata_of(given: StoredEmbedder) -> dict[bytes, bytes]:
     return {_EMBEDDER: given.name.encode(), _IDENTITY: given.identity.encode()}
 
 
-def prepare(request: StoreRequest) -> StorableDocument:
-    """
-    Convert a document, its chunks and vectors to the values of their columns.
-
-    Raises:
-        ValueError: The vectors are not one finite row per chunk, or a text has a lone surrogate.
-        TypeError: The metadata is not plain data.
-    """
-    document, chunks, embeddings, fingerprint = request
-    vectors = checked_vectors(embeddings, len(chunks))
-    try:
-        for text in (document.id, document.source, document.file, fingerprint):
-            if text is not None:
-                text.encode()
-        return StorableDocument(document, vectors, _columns_of(document, chunks, fingerprint))
-    except UnicodeEncodeError as error:
-        explain_surrogate(error)
-        raise
-
-
 def as_rows_of_each(documents: Sequence[Columns]) -> tuple[pa.Table | None, list[Result]]:
     """
     Convert documents to rows without vectors, None if there are none; also return their errors.
@@ -479,7 +456,7 @@ def table_schema() -> pa.Schema:
     return pa.schema(fields)
 
 
-def _columns_of(document: Document, chunks: Sequence[Chunk], fingerprint: str) -> Columns:
+def columns_of(document: Document, chunks: Sequence[Chunk], fingerprint: str) -> Columns:
     """
     Columns of a document's rows: first the document's own row, then one row per chunk.
 
@@ -516,12 +493,7 @@ def _columns_of(document: Document, chunks: Sequence[Chunk], fingerprint: str) -
 
 
 def _as_rows(documents: Sequence[Columns]) -> pa.Table:
-    """
-    Arrow table of the rows of documents, without their vectors.
-
-    Raises:
-        TypeError, ValueError, OverflowError: A value is of another type than its column.
-    """
+    """Arrow table of the rows of documents, without their vectors."""
     import pyarrow as pa
 
     # With these types and not those of the stored table: only from the type json_ does Lance

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -314,17 +314,9 @@ def run_search(table: LanceTable, search: Search, condition: Condition | None) -
         [(row["id"], row["_score"]) for row in worded if search.is_near(row.get("cosine"))],
     )
     scores = {row["id"]: row["_score"] for row in worded}
-    found = Hits(query=search.text)
-    for start in range(0, len(ranking), search.k):  # the first block usually suffices
-        block = ranking[start : start + search.k]
-        scores |= _word_scores(table, words, [id_ for id_, _ in block if id_ not in scores])
-        for id_, score in block:
-            row, keyword_score = rows[id_], scores.get(id_)
-            if search.is_hit(row["text"], row.get("cosine"), keyword_score is not None):
-                found.append(_hit_of(row, score, keyword_score))
-            if len(found) == search.k:
-                return found
-    return found
+    cosines = {id_: row.get("cosine") for id_, row in rows.items()}
+    word_scores = partial(_word_scores, table, words)
+    return search.best_hits(ranking, cosines, scores, word_scores, lambda id_: _hit_of(rows[id_]))
 
 
 class StoredTexts:
@@ -434,11 +426,10 @@ def _with_cosines(rows: pa.Table, query: NDArray[np.float32] | None) -> list[Row
     return [row | {"cosine": cosine} for row, cosine in zip(found, cosines, strict=True)]
 
 
-def _hit_of(row: Row, score: float, keyword_score: float | None) -> Hit:
+def _hit_of(row: Row) -> Hit:
     metadata = json.loads(row["of_document"]) | json.loads(row["of_chunk"])
     place = row["document_id"], row["source"], row["text"], row["start"], row["end"]
-    cosine = row.get("cosine")
-    return Hit(*place, score, metadata, vector_score=cosine, keyword_score=keyword_score)
+    return Hit(*place, 0.0, metadata)
 
 
 def _vectors_in(rows: pa.Table) -> NDArray[np.float32]:

@@ -20,6 +20,8 @@ from ragasync.documents.embedders import HashingEmbedder, have_feature_in_common
 from ragasync.documents.models import Document, IdConflictError
 from ragasync.documents.search import (
     Condition,
+    Hit,
+    Hits,
     keys_to_know,
     matches,
     warn_of_unknown,
@@ -172,11 +174,43 @@ class Search:
         closer = [key for key, cosine in near if cosine > 0 or not self.hashed]
         return reciprocal_rank_fusion(closer, [key for key, _ in worded])
 
+    def best_hits(
+        self,
+        ranking: Sequence[tuple[Key, float]],
+        cosines: Mapping[Key, float | None],
+        scores: dict[Key, float],
+        scores_of: Callable[[list[Key]], Mapping[Key, float]],
+        hit_of: Callable[[Key], Hit],
+    ) -> Hits:
+        """
+        Best hits of a ranking.
+
+        Args:
+            ranking: Chunks with their scores, best first.
+            cosines: The cosines of chunks, if they are known.
+            scores: The known BM25 scores.
+            scores_of: Finds the BM25 scores of further chunks.
+            hit_of: Reads a chunk without its scores.
+        """
+        found = Hits(query=self.text)
+        for start in range(0, len(ranking), self.k):  # the first block usually suffices
+            block = ranking[start : start + self.k]
+            scores |= scores_of([key for key, _ in block if key not in scores])
+            for key, score in block:
+                hit, cosine, keyword_score = hit_of(key), cosines.get(key), scores.get(key)
+                if self._is_hit(hit.text, cosine, keyword_score is not None):
+                    found.append(
+                        replace(hit, score=score, vector_score=cosine, keyword_score=keyword_score)
+                    )
+                if len(found) == self.k:
+                    return found
+        return found
+
     def is_near(self, cosine: float | None) -> bool:
         """Whether a cosine is at least the minimum."""
         return self.min_score is None or (cosine is not None and cosine >= self.min_score)
 
-    def is_hit(self, text: str, cosine: float | None, has_word: bool) -> bool:
+    def _is_hit(self, text: str, cosine: float | None, has_word: bool) -> bool:
         """Whether a chunk has anything in common with the query."""
         if has_word or not self.hashed:
             return True
@@ -203,13 +237,7 @@ def search_for(
     embedder: QueryEmbedder,
     stored: StoredEmbedder | None,
 ) -> Search:
-    """
-    Make the search to run, with the vector of its text if one is needed.
-
-    Raises:
-        EmbedderMismatch: If the embedder is another, unknown, or gives another dimension.
-        RunAsyncError: If the embedder is async and bound to another event loop.
-    """
+    """Make the search to run, with the vector of its text if one is needed."""
     is_needed = mode != "keyword" or min_score is not None or vector is not None
     hashed = stored is not None and HashingEmbedder.from_name(stored.name) is not None
     made = embedder.vector(text, stored, vector) if stored and is_needed else None
@@ -414,12 +442,6 @@ def relocation(
 
     Files are found by their path, which is written as their ids are: absolute, or below the root.
     Documents that the user made are found by a prefix of their ids.
-
-    Raises:
-        TypeError: one of them is not a path.
-        ValueError: both are the same; one is empty, or outside the root that ids are relative to;
-            or one is absolute and the other a prefix of ids that are not paths.
-        IdConflictError: other documents are stored at the new path.
     """
     for name, given in (("old", old), ("new", new)):
         if not isinstance(given, str | os.PathLike):

@@ -9,12 +9,14 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import timedelta
+from typing import Any
 
 from ragasync.arguments import check_seconds, explains_arguments
-from ragasync.documents.store import StoredEmbedder, StoreError, StoreNotWritable, StoreRequest
+from ragasync.documents.models import Chunk, Document
+from ragasync.documents.store import StoredEmbedder, StoreError, StoreNotWritable
 from ragasync.documents.stores import LocalStore
 from ragasync.documents.stores.requests import Embed, Result, StorableDocument
-from ragasync.documents.stores.sqlite_rows import SqliteRows, is_of_one_document, prepare
+from ragasync.documents.stores.sqlite_rows import SqliteRows, columns_of, is_of_one_document
 from ragasync.documents.stores.sqlite_search import VectorMatrix
 from ragasync.sqlite_file import (
     SqliteFormat,
@@ -101,8 +103,8 @@ class SqliteStore(LocalStore):
         with self._file.writing() as db:
             yield SqliteRows(db, self._matrix)
 
-    def _prepared(self, request: StoreRequest) -> StorableDocument:
-        return prepare(request)
+    def _columns_of(self, document: Document, chunks: Sequence[Chunk], fingerprint: str) -> Any:
+        return columns_of(document, chunks, fingerprint)
 
     def _write(self, documents: Sequence[StorableDocument], given: StoredEmbedder) -> list[Result]:
         try:

@@ -16,7 +16,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from ragasync.documents.models import Chunk
+from ragasync.documents.models import Chunk, Document
 from ragasync.documents.search import Condition, Hits
 from ragasync.documents.search_text import indexed_text
 from ragasync.documents.store import (
@@ -27,9 +27,7 @@ from ragasync.documents.store import (
     StoredEntry,
     StoredId,
     StoreError,
-    StoreRequest,
     as_json,
-    checked_vectors,
     is_encodable,
 )
 from ragasync.documents.stores import ChunkRow, StoredRows
@@ -41,7 +39,6 @@ from ragasync.documents.stores.requests import (
     accept_documents,
 )
 from ragasync.documents.stores.sqlite_search import VectorMatrix, run_search
-from ragasync.sqlite_file import explain_surrogate
 
 VECTORS_PER_ROW = 64
 """Most vectors in a row of the file: reading one of them reads all."""
@@ -335,41 +332,27 @@ def _with_rows(statement: str, rows: int, columns: int) -> str:
     return statement.replace("$rows", f"VALUES {', '.join([row] * rows)}")
 
 
-def prepare(request: StoreRequest) -> StorableDocument:
+def columns_of(
+    document: Document, chunks: Sequence[Chunk], fingerprint: str
+) -> tuple[tuple[object, ...], list[tuple[object, ...]]]:
     """
-    Convert a document, its chunks and vectors to the values of their columns.
+    Columns of a document and of its chunks.
 
-    Returns:
-        A StorableDocument, whose `columns` are the id, source, file, fingerprint and metadata of
-        the document, and the start, end, text, metadata, hash and indexed text of each chunk.
-
-    Raises:
-        ValueError: The vectors are not one finite row per chunk, or a text has a lone surrogate.
-        TypeError: The metadata is not plain data.
+    They are the id, source, file, fingerprint and metadata of the document, and the start, end,
+    text, metadata, hash and indexed text of each chunk.
     """
-    document, chunks, embeddings, fingerprint = request
-    vectors = checked_vectors(embeddings, len(chunks))
-    id_ = document.id
-    row = (id_, document.source, document.file, fingerprint, as_json(document.metadata, id_))
-    try:
-        for text in row:
-            if isinstance(text, str):
-                text.encode()
-        of_chunks = [
-            (
-                chunk.start,
-                chunk.end,
-                chunk.text,
-                as_json(chunk.metadata, id_),
-                _text_hash(chunk.text),
-                indexed_text(chunk.text),
-            )
-            for chunk in chunks
-        ]
-    except UnicodeEncodeError as error:
-        explain_surrogate(error)
-        raise
-    return StorableDocument(document, vectors, (row, of_chunks))
+    metadata = as_json(document.metadata, document.id)
+    return (document.id, document.source, document.file, fingerprint, metadata), [
+        (
+            chunk.start,
+            chunk.end,
+            chunk.text,
+            as_json(chunk.metadata, document.id),
+            _text_hash(chunk.text),
+            indexed_text(chunk.text),
+        )
+        for chunk in chunks
+    ]
 
 
 def _text_hash(text: str) -> int:

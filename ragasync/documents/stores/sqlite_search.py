@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from sqlite3 import Connection
 from typing import cast
 
@@ -155,20 +154,9 @@ def run_search(
         for ranking in (near, worded)
     )
     ranking = search.joined(near, worded[: search.depth])
-    found = Hits(query=search.text)
-    for start in range(0, len(ranking), search.k):  # the first part is mostly enough
-        part = ranking[start : start + search.k]
-        scores |= word_scores(db, words, [number for number, _ in part if number not in scores])
-        for number, score in part:
-            hit = chunk_at(db, number)
-            cosine, keyword_score = cosines.get(number), scores.get(number)
-            if search.is_hit(hit.text, cosine, keyword_score is not None):
-                found.append(
-                    replace(hit, score=score, vector_score=cosine, keyword_score=keyword_score)
-                )
-            if len(found) == search.k:
-                return found
-    return found
+    return search.best_hits(
+        ranking, cosines, scores, partial(word_scores, db, words), partial(chunk_at, db)
+    )
 
 
 class ComparedVectors:
