@@ -358,6 +358,15 @@ def test_the_embedded_default_is_what_starts_them(monkeypatch):
     assert _started
 
 
+def test_a_worker_imports_what_an_embedder_needs_and_no_more():
+    """Else its start would take a second, and a run of some megabytes gain nothing."""
+    program = embedders.PROGRAM.replace("run_worker()", "print(*sys.modules)")
+    root = Path(embedders.__file__).parents[3]
+    names = subprocess.check_output([sys.executable, "-c", program], cwd=root, text=True).split()
+    assert "ragasync.documents.embedders" in names
+    assert not {"asyncio", "pandas", "sqlite3", "ragasync.batch"} & set(names)
+
+
 _started: list[object] = []
 
 

@@ -352,13 +352,12 @@ def _load_model() -> tuple[Tokenizer, NDArray[np.float32]]:
 
 # ── worker processes ────────────────────────────────────────────────────────────────────────────
 
-START_CHARS = (1_000_000, 5_000_000)
+START_CHARS = (500_000, 2_500_000, 5_000_000)
 """
-Characters that a run has embedded when it starts its first and its second worker process.
+Characters that a run has embedded when it starts its first worker process, its second and so on.
 
-To start one takes as long as embedding a million characters, so a run that ends right after that
-has lost little. With two cores, the first has the core that this process leaves free, and the
-second only helps to fill both.
+To start one takes as long as embedding a million characters, on a core that is free. There is one
+less than there are cores: this process loads, chunks and stores meanwhile.
 """
 
 PIPE_BYTES = 1 << 18
@@ -373,8 +372,23 @@ STARTER = "ragasync-start"
 READY = b"\x06"
 """The first byte from a worker process, when its imports are done."""
 
-PROGRAM = f"from {__name__} import run_worker; run_worker()"
-"""The program of a worker process; its argument is the dimension."""
+PROGRAM = f"""
+import sys
+from types import ModuleType
+
+for name in ("ragasync", "ragasync.documents"):
+    package = sys.modules[name] = ModuleType(name)
+    package.__path__ = [name.replace(".", "/")]
+from {__name__} import run_worker
+
+run_worker()
+"""
+"""
+The program of a worker process; its argument is the dimension.
+
+It stands in for the packages around this one, whose own imports would take three times as long as
+numpy, the only one that an embedder needs.
+"""
 
 _HEADER = struct.Struct("=QQ")
 
@@ -407,7 +421,7 @@ class EmbeddingProcesses:
     @asynccontextmanager
     async def open(cls, embedder: HashingEmbedder) -> AsyncIterator[EmbeddingProcesses]:
         """Open the processes of a run, and end them with it."""
-        processes = cls(embedder, START_CHARS)
+        processes = cls(embedder, START_CHARS[: usable_cores() - 1])
         try:
             yield processes
         finally:
