@@ -21,7 +21,13 @@ from ragasync.documents.adapters import (
     to_embedding_matrix,
     wrap_output,
 )
-from ragasync.documents.embedders import EmbeddingProcesses, HashingEmbedder, embed_in_processes
+from ragasync.documents.embedders import (
+    CALLS_PER_WORKER,
+    EmbeddingProcesses,
+    HashingEmbedder,
+    embed_in_processes,
+    max_workers,
+)
 from ragasync.documents.loaders import LOADER_VERSION, load_source
 from ragasync.documents.models import DocumentDeferred, FatalStageError
 from ragasync.documents.prepare import LoadAndChunk, PrepareBlock, PrepareOnWorker, StoreSteps
@@ -207,7 +213,7 @@ def pipeline_config(stages: Stages, settings: Settings) -> PipelineConfig:
     if (own_limit := stages.embed.max_concurrency) is not None:
         limit, adaptive = parse_concurrency(own_limit)
     elif type(stages.embed.function) is HashingEmbedder:
-        limit = min(limit, MAX_CPU_THREADS)
+        limit = min(limit, max(MAX_CPU_THREADS, 1 + CALLS_PER_WORKER * max_workers()))
     embed: StageFunction = stages.embed.function
     processes: dict[str, Any] = {}
     if isinstance(embed, HashingEmbedder) and _may_use_processes(stages, settings):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from ragasync.documents.adapters import Check, WrappedOutput
+from ragasync.documents.embedders import computing_turn
 from ragasync.documents.loaders.text import refuse_surrogates
 from ragasync.documents.models import Document, IdConflictError
 from ragasync.documents.prepared import Prepared, PreparedDocument, as_list
@@ -18,7 +19,12 @@ from ragasync.documents.splitters import RecursiveSplitter, add_locations, chunk
 from ragasync.documents.stage import StagesFingerprint, fingerprint_of_document
 from ragasync.documents.store import Store
 from ragasync.documents.stored_state import CachedEmbeddings, stored_states
-from ragasync.documents.thread_batches import BatchOutcome, BlockUsage, has_time
+from ragasync.documents.thread_batches import (
+    BatchOutcome,
+    BlockUsage,
+    ThreadBatch,
+    has_time,
+)
 from ragasync.documents.unique_sources import RefusedDocument
 from ragasync.errors import StageFailure
 
@@ -242,8 +248,13 @@ class PrepareBlock:
         """Whether a short Document takes less than a hand-over: no look-up, and our splitter."""
         return self.store_steps.known is None and self.steps.splits_by_our_own
 
-    def __call__(self, sources: Sequence[object]) -> BatchOutcome[Prepared]:
-        """Prepare the sources, or the first of them if they take too long."""
+    def __call__(self, batch: ThreadBatch[object]) -> BatchOutcome[Prepared]:
+        """Prepare the sources of a batch, or the first of them if they take too long."""
+        with computing_turn() if batch.computes else nullcontext():
+            return self._prepare(batch.items)
+
+    def _prepare(self, sources: Sequence[object]) -> BatchOutcome[Prepared]:
+        """Prepare sources, beginning now."""
         values: list[Prepared | None] = []
         errors: dict[int, BaseException] = {}
         started, cpu_started = time.perf_counter(), time.thread_time()
@@ -307,9 +318,9 @@ StoreStep: TypeAlias = tuple[Callable[[list[PreparedDocument]], None], list[Prep
 """A step that asks the store, and the documents to ask it about."""
 
 
-def run_store_steps(steps: Sequence[StoreStep]) -> BatchOutcome[None]:
+def run_store_steps(batch: ThreadBatch[StoreStep]) -> BatchOutcome[None]:
     """Run steps of the store on a thread, each kind for all of its documents together."""
-    started = time.perf_counter()
+    started, steps = time.perf_counter(), batch.items
     for step in dict.fromkeys(step for step, _ in steps):
         step([each for other, documents in steps if other == step for each in documents])
     return BatchOutcome([None] * len(steps), {}, time.perf_counter() - started)

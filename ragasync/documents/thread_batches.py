@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 from ragasync._outcomes.activity import ActivityMonitor
 from ragasync.cancellation import create_lazy_task
@@ -83,31 +83,17 @@ class BlockUsage:
         return {place: part.reported for place, part in parts if part.reported is not None}
 
 
-@dataclass(frozen=True, slots=True)
-class BatchCall(Generic[T, V]):
-    """Calls a function for several items on a thread, until the batch has had its time."""
+class ThreadBatch(NamedTuple, Generic[T]):
+    """
+    The items of one call on a thread.
 
-    function: Callable[[T], V]
+    Args:
+        items: the items.
+        computes: whether recent calls computed rather than waited for a disk or a network.
+    """
 
-    def __call__(self, items: Sequence[T]) -> BatchOutcome[V]:
-        """Call the function for the items, or for the first of them if they take too long."""
-        values: list[V | None] = []
-        errors: dict[int, BaseException] = {}
-        usage = BlockUsage()
-        started, cpu_started = time.perf_counter(), time.thread_time()
-        for place, item in enumerate(items):
-            value = None
-            usage.begin(place)
-            try:
-                value = self.function(item)
-            except BaseException as error:  # it belongs to the caller, not to this thread
-                errors[place] = error
-            values.append(value)
-            if not has_time(started, cpu_started):
-                break
-        seconds = time.perf_counter() - started
-        cpu_seconds = time.thread_time() - cpu_started
-        return BatchOutcome(values, errors, seconds, cpu_seconds, usage.end())
+    items: Sequence[T]
+    computes: bool
 
 
 def has_time(started: float, cpu_started: float) -> bool:
@@ -141,7 +127,7 @@ class ThreadBatcher(Generic[T, V]):
     and may have set a variable since.
 
     Args:
-        call: makes a BatchCall on a thread.
+        call: calls the function for the first items of a batch on a thread.
         max_concurrency: how many threads may be busy.
         usage: counts what calls report; the items of callers in calls of a run get their part.
 
@@ -153,7 +139,7 @@ class ThreadBatcher(Generic[T, V]):
 
     def __init__(
         self,
-        call: Callable[[Sequence[T]], Awaitable[BatchOutcome[V]]],
+        call: Callable[[ThreadBatch[T]], Awaitable[BatchOutcome[V]]],
         max_concurrency: int,
         usage: UsageTotals | None = None,
     ) -> None:
@@ -277,7 +263,8 @@ class ThreadBatcher(Generic[T, V]):
     async def _run(self, batch: list[_Entry[T, V]]) -> None:
         """Run a batch, and give each caller the value or the error of its item."""
         try:
-            outcome = await self._call([item for item, *_ in batch])
+            items = [item for item, *_ in batch]
+            outcome = await self._call(ThreadBatch(items, self._is_cpu_bound))
         except Exception as error:  # not of an item: no thread could be started
             for _, future, _ in batch:
                 _resolve(future, None, error)

@@ -2,24 +2,24 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
+from ragasync.documents import AsyncDocumentProcessor
+from ragasync.documents.embedders import computing_turn
 from ragasync.documents.thread_batches import (
     BATCH_SECONDS,
     MAX_CPU_THREADS,
     MAX_ITEMS,
-    MAX_SECONDS,
-    BatchCall,
     BatchOutcome,
+    ThreadBatch,
     ThreadBatcher,
 )
 from tests.support.services import about, other_tasks
-
-Call = Callable[[Sequence[int]], BatchOutcome[int]]
 
 
 class Threads:
@@ -42,8 +42,9 @@ class Threads:
         self.busy = 0
         self.most_busy = 0
 
-    async def __call__(self, items: Sequence[int]) -> BatchOutcome[int]:
+    async def __call__(self, batch: ThreadBatch[int]) -> BatchOutcome[int]:
         """Return ten times each item, or its error."""
+        items = batch.items
         self.batches.append(list(items))
         self.busy += 1
         self.most_busy = max(self.most_busy, self.busy)
@@ -190,33 +191,50 @@ async def test_closing_leaves_no_task():
 
 
 @pytest.mark.real_time
-def test_on_the_thread_a_slow_item_ends_the_batch():
-    """The items after it go to another."""
-    slow = threading.Event()
+def test_a_thread_that_computes_has_its_turn_alone():
+    """Whatever it calls that gives up the interpreter lock."""
+    inside, most_inside = [0], [0]
 
-    def call(item: int) -> int:
-        if item == 1:
-            slow.wait(2 * MAX_SECONDS)
-        return item
+    def compute() -> None:
+        with computing_turn():
+            inside[0] += 1
+            most_inside[0] = max(most_inside[0], inside[0])
+            time.sleep(0.001)
+            inside[0] -= 1
 
-    outcome = BatchCall(call)([0, 1, 2])
-    assert outcome.values == [0, 1]
-    assert outcome.seconds >= 2 * MAX_SECONDS
+    threads = [threading.Thread(target=compute) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most_inside[0] == 1
 
 
-def test_on_the_thread_an_items_error_is_its_own():
-    """Of any kind: the thread goes on with the next item."""
+@pytest.mark.real_time
+def test_a_turn_that_does_not_end_holds_nobody_up():
+    """As when a function in its turn runs a job of its own and waits for it."""
 
-    def call(item: int) -> int:
-        if item == 1:
-            raise SystemExit(2)
-        return item
+    def compute() -> None:
+        with computing_turn():
+            done.append("the other thread")
 
-    values, errors, rest = [], [], [0, 1, 2]
-    while rest:  # on a busy machine a batch may have no time for all of them
-        outcome = BatchCall(call)(rest)
-        values += outcome.values
-        errors += outcome.errors.values()
-        rest = rest[len(outcome.values) :]
-    assert values == [0, None, 2]
-    assert list(map(repr, errors)) == ["SystemExit(2)"]
+    done: list[str] = []
+    with computing_turn():
+        other = threading.Thread(target=compute)
+        other.start()
+        other.join()
+    assert done == ["the other thread"]
+
+
+@pytest.mark.real_time
+def test_a_splitter_that_runs_a_job_of_its_own_gets_its_result():
+    """The inner job computes while the outer one has its turn."""
+
+    def split(text: str) -> list[str]:
+        inner = AsyncDocumentProcessor().process_sync([(f"{n}", text) for n in range(2)])
+        return [text] * inner.success_count
+
+    outer = AsyncDocumentProcessor(chunk=split)
+    result = outer.process_sync([(f"{n}", f"text {n}. " * 400) for n in range(30)])
+    assert {done.chunk_count for done in result.get_successful()} == {2}
+    assert result.success_count == 30

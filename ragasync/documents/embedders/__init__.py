@@ -22,8 +22,8 @@ import subprocess
 import sys
 import threading
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import cache, lru_cache
 from hashlib import blake2b
 from importlib.util import find_spec
@@ -234,14 +234,15 @@ def _words(text: str) -> list[str]:
 def _features(word: str, dimension: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Positions of a word's features in the vector, and their signed weights."""
     names = _names(word)
-    weight_of_word = _FUNCTION_WORD_WEIGHT if is_function_word(word) else 1.0
-    grams = len(names) - 1
-    weight_of_gram = weight_of_word * _GRAMS_WEIGHT / math.sqrt(grams or 1)
-    weights = [weight_of_word] + [weight_of_gram] * grams
-    hashes = [_hash(feature) for feature in names]
-    slots = np.array([(value >> 1) % dimension for value in hashes], dtype=np.int64)
-    signs = np.array([1 if value & 1 else -1 for value in hashes])
-    return slots, (signs * weights).astype(np.float32)
+    weight = _FUNCTION_WORD_WEIGHT if is_function_word(word) else 1.0  # of the word, named first
+    weight_of_gram = weight * _GRAMS_WEIGHT / math.sqrt(len(names) - 1 or 1)
+    slots, weights = [], []
+    for name in names:
+        hashed = _hash(name)
+        slots.append((hashed >> 1) % dimension)
+        weights.append(weight if hashed & 1 else -weight)
+        weight = weight_of_gram
+    return np.array(slots, dtype=np.int64), np.array(weights, dtype=np.float32)
 
 
 def _names(word: str) -> tuple[str, ...]:
@@ -352,13 +353,16 @@ def _load_model() -> tuple[Tokenizer, NDArray[np.float32]]:
 
 # ── worker processes ────────────────────────────────────────────────────────────────────────────
 
-START_CHARS = (500_000, 2_500_000, 5_000_000)
+START_CHARS = (250_000, 2_500_000, 5_000_000)
 """
 Characters that a run has embedded when it starts its first worker process, its second and so on.
 
 To start one takes as long as embedding a million characters, on a core that is free. There is one
 less than there are cores: this process loads, chunks and stores meanwhile.
 """
+
+CALLS_PER_WORKER = 2
+"""Calls that a worker is given at a time: it embeds the texts of one, and those of one wait."""
 
 PIPE_BYTES = 1 << 18
 """The size of a pipe, where it can be set: a reply of 32 vectors is read in one go."""
@@ -393,6 +397,30 @@ numpy, the only one that an embedder needs.
 _HEADER = struct.Struct("=QQ")
 
 
+_computing = threading.Lock()
+
+TURN_SECONDS = 0.05
+"""Seconds that a thread waits for its turn: several times what a batch of another one takes."""
+
+
+@contextmanager
+def computing_turn() -> Iterator[None]:
+    """
+    Turn of a thread that computes in Python; another one waits for it, for TURN_SECONDS at most.
+
+    Two threads get no more done than one under one interpreter lock. And whenever one of them gives
+    up that lock, as for each file operation and many of numpy's, the other one takes it, and the
+    first has to wait: that took a third of the processor time of a run.
+    """
+    has_lock = getattr(sys, "_is_gil_enabled", lambda: True)()
+    has_turn = has_lock and _computing.acquire(timeout=TURN_SECONDS)
+    try:
+        yield
+    finally:
+        if has_turn:
+            _computing.release()
+
+
 class EmbeddingProcesses:
     """
     Embed texts with a HashingEmbedder, in worker processes once a run has embedded enough.
@@ -421,7 +449,7 @@ class EmbeddingProcesses:
     @asynccontextmanager
     async def open(cls, embedder: HashingEmbedder) -> AsyncIterator[EmbeddingProcesses]:
         """Open the processes of a run, and end them with it."""
-        processes = cls(embedder, START_CHARS[: usable_cores() - 1])
+        processes = cls(embedder, START_CHARS[: max_workers()])
         try:
             yield processes
         finally:
@@ -433,7 +461,7 @@ class EmbeddingProcesses:
         return len(self._ready)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Embed texts in the worker with the fewest calls, or in this process if there is none."""
+        """Embed texts in the worker with the fewest calls; in this process if each has enough."""
         if (worker := self._choose(texts)) is not None:
             try:
                 return worker.embed(texts)
@@ -442,7 +470,8 @@ class EmbeddingProcesses:
             finally:
                 with self._lock:
                     worker.calls -= 1
-        return self._embedder(texts)
+        with computing_turn():
+            return self._embedder(texts)
 
     def close(self) -> None:
         """End the processes."""
@@ -466,9 +495,9 @@ class EmbeddingProcesses:
                     starter = threading.Thread(target=self._start, name=STARTER, daemon=True)
                     with suppress(RuntimeError):  # there are too many threads
                         starter.start()
-            if not self._ready:
+            worker = min(self._ready, key=attrgetter("calls"), default=None)
+            if worker is None or worker.calls >= CALLS_PER_WORKER:
                 return None
-            worker = min(self._ready, key=attrgetter("calls"))
             worker.calls += 1
             return worker
 
@@ -589,6 +618,11 @@ def can_start_processes() -> bool:
         return False
     process = sys.modules.get("multiprocessing.process")
     return process is None or process.parent_process() is None  # pools have used the cores
+
+
+def max_workers() -> int:
+    """The number of workers that a run may start: this process keeps one core."""
+    return min(len(START_CHARS), usable_cores() - 1)
 
 
 def usable_cores() -> int:
