@@ -6,6 +6,7 @@ import inspect
 import warnings
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeAlias
@@ -19,7 +20,7 @@ from ragasync.redact import redact
 ProgressCallback: TypeAlias = Callable[[int, int | None], object]
 """A function of the number of items that have ended and the total, which is None if unknown."""
 
-LimitedBy: TypeAlias = Literal["rate", "concurrency", "retries", "input", "paused"]
+LimitedBy: TypeAlias = Literal["rate", "concurrency", "retries", "input", "paused", "last calls"]
 """What limits the speed of a job."""
 
 StageName: TypeAlias = Literal["load and chunk", "load", "chunk", "embed", "store"]
@@ -43,8 +44,9 @@ class Progress:
             ended.
         eta: the estimated seconds left; None if unknown.
         limited_by: what limited the job most in the last second: the rate limit, the maximum
-            number of concurrent calls, items in back-off, the source, or a pause. In a job over
-            documents, the stage that held the others back in the last 5 s, if one did.
+            number of concurrent calls, items in back-off, the source, a pause, or the last calls,
+            when no other is left to start. In a job over documents, the stage that held the others
+            back in the last 5 s, if one did.
         max_concurrency: the maximum number of concurrent calls, or of documents that are loaded and
             chunked concurrently.
         seconds: the time since the job started.
@@ -144,9 +146,22 @@ class SafeCallback:
         self._callback = callback
         self._calling = self._closing = False
         self._next: tuple[int, int | None] | None = None
+        # A bar shows the speed from the start of the run, and its display in the current output.
+        self._is_bar = callable(begin_run := attribute(callback, "begin_run"))
+        self._call(begin_run if callable(begin_run) else None)
 
-    def __call__(self, done: int, total: int | None) -> None:
-        """Report progress to the callback, if there is one left."""
+    def __call__(self, done: int, total: int | None, recalled: int = 0) -> None:
+        """
+        Report progress to the callback, if there is one left.
+
+        Args:
+            done: the items that have ended.
+            total: all items, None if unknown.
+            recalled: how many of `done` a journal had, which a bar's speed does not count.
+        """
+        if recalled and self._is_bar:
+            with suppress(Exception):  # the bar has been dropped, or is a class of the user's
+                self._callback.recalled = recalled  # type: ignore[union-attr]
         self._next = done, total
         if self._calling:
             return

@@ -199,7 +199,7 @@ class JobRun(Generic[T, R]):
         if self.run.inner is not None and self._stage_meter.is_due(seconds := self._elapsed()):
             self._stage_meter.update(self.run.stages, seconds)
         try:
-            self._report(finished, self.total)
+            self._report(finished, self.total, self.run.totals.journaled)
         except (KeyboardInterrupt, SystemExit) as error:  # raised from here, it would end the loop
             self.run.abort(error)
 
@@ -211,7 +211,7 @@ class JobRun(Generic[T, R]):
         self.columns.close(None if complete else self._length)
         result = self._result_of(self.columns)
         self._on_result(result)
-        self._report(sum(self._counts()), self._total_now())
+        self._report(sum(self._counts()), self._total_now(), self.run.totals.journaled)
         self._report.close()
         self._warn_of_idle_budgets()
         return result

@@ -325,7 +325,9 @@ class Scheduler(LiveRun, Generic[T, R]):
             return "rate"
         may_read = not (self._controls.paused or self._controls.input_paused)
         if may_read and (self._pool.idle or self.batches.filling):
-            return "retries" if self.retries.items else "input"
+            if self.retries.items:
+                return "retries"
+            return "last calls" if self.source_ended else "input"
         return "concurrency"
 
     @property

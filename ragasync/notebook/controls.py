@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -15,17 +14,13 @@ from ragasync.notebook.widgets import (
     Slider,
     WidgetFactory,
     concurrency_steps,
+    keep_widgets,
     next_concurrency,
     next_rate,
     previous_concurrency,
     previous_rate,
     rate_steps,
 )
-
-VIEWS_KEPT = 16
-"""The number of ended panels whose widgets stay, for pages that no replacement reaches."""
-
-_kept: deque[list[Any]] = deque()
 
 PAUSE_TOOLTIP = "Start no new calls; calls in flight finish"
 CANCEL_TOOLTIP = "Cancel the calls in flight and end the job; finished work is kept"
@@ -123,7 +118,7 @@ class Controls:
         self._pause.disabled = self._cancel.disabled = view.cancelled
         self._faster.disabled = view.rate is None
 
-    def end(self, html: str) -> None:
+    def end(self, html: str, *, in_output: bool = False) -> None:
         """
         Replace all widgets by static HTML, and close them in the kernel and in the front end.
 
@@ -134,10 +129,7 @@ class Controls:
         self.box.children = [self._facts]
         view = [self.box, self.box.layout, self._facts, self._facts.layout, self._facts.style]
         self._factory.close(keep=view)
-        _kept.append(view)
-        while len(_kept) > VIEWS_KEPT:
-            for model in _kept.popleft():
-                model.close()
+        keep_widgets(view, in_output=in_output)
 
     def close(self) -> None:
         """Close all widgets."""

@@ -20,7 +20,7 @@ from ragasync.error_text import describe
 from ragasync.errors import RunAsyncError
 from ragasync.notebook.controls import ControllableJob, Controls
 from ragasync.notebook.panel_view import JobView, static_bundle
-from ragasync.notebook.widgets import REFRESH_INTERVAL, in_kernel, show_bundle
+from ragasync.notebook.widgets import REFRESH_INTERVAL, capturing_output, in_kernel, show_bundle
 from ragasync.object_views import QUIET, TEXT, element
 
 WIDGETS_AFTER = 1.0
@@ -41,6 +41,7 @@ class Panel:
         self._errors = LiveErrorGroups(columns)
         self._controls: Controls | None = None
         self._widgets_available = True  # until an import of ipywidgets fails
+        self._in_output = False  # whether an ipywidgets.Output shows it, where only widgets change
         self._refresher: Refresher | None = None
         self._display_ids: list[str] = []
         self._snapshots = Snapshots()
@@ -92,12 +93,14 @@ class Panel:
 
     def _show_live(self, job: ControllableJob, bundle: dict[str, object]) -> None:
         """Show the widgets if they are due, with text and HTML for front ends without widgets."""
+        in_output = capturing_output() is not None
+        self._in_output |= in_output
         self._make_widgets_if_due(job)
         if self._controls is not None:
             self._controls.draw(job._view(), self._errors)
             bundle = self._with_widgets(bundle)
         self._display_ids.append(show_bundle(bundle))
-        if self._widgets_available:
+        if self._widgets_available and not in_output:
             self._snapshots.show()
         if self._refresher is None:
             self._refresher = Refresher(self._refresh_once)
@@ -106,7 +109,9 @@ class Panel:
     def _make_widgets_if_due(self, job: ControllableJob) -> bool:
         """Make the widgets of a job that has run long enough; return whether any were made."""
         settled = self._controls is not None or not self._widgets_available
-        if settled or job._view().progress.seconds < WIDGETS_AFTER:
+        if settled:
+            return False
+        if not self._in_output and job._view().progress.seconds < WIDGETS_AFTER:
             return False
         try:
             self._controls = Controls(job, job._view(), self._errors, self._refresh_once)
@@ -154,7 +159,7 @@ class Panel:
         self._job = None
         self._replace_outputs()
         if self._controls is not None:
-            self._controls.end(str(self._static["text/html"]))
+            self._controls.end(str(self._static["text/html"]), in_output=self._in_output)
             self._controls = None
         self._stop()
 

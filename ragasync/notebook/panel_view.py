@@ -36,6 +36,7 @@ LIMIT_TEXTS: dict[LimitedBy | StageName, str] = {
     "retries": "the remaining items wait for their retries",
     "input": "the source yields items no faster",
     "paused": "nothing is sent for now",
+    "last calls": "all others have ended",
 }
 
 BOTTLENECK_MARK = "▸"
@@ -119,6 +120,13 @@ class JobView:
         return self.progress.limited_by == "rate" or any(stage.waiting for stage in self.stages)
 
     @property
+    def is_starting(self) -> bool:
+        """Whether no call has begun yet, so that nothing limits the job."""
+        now = self.progress
+        began = now.in_flight or now.finished > now.recalled or now.retried
+        return now.limited_by == "concurrency" and not began
+
+    @property
     def state(self) -> str:
         """The state of the job in one word."""
         if self.cancelled:
@@ -147,7 +155,7 @@ def repr_line(view: JobView) -> str:
         facts.append(_status_line(view))
     elif view.state == "running" and (pause := _pause_text(view.progress)):
         facts.append(pause)
-    elif view.state == "running" and not view.stages:
+    elif view.state == "running" and not view.stages and not view.is_starting:
         facts.append(f"limited by {view.progress.limited_by}")
     if lines := stage_lines(view):
         facts.append("busy: " + ", ".join(f"{line.name} {line.share:.0%}" for line in lines))
@@ -231,6 +239,8 @@ def _status_line(view: JobView) -> str:
         return pause
     if text := _bottleneck_text(view.stages, view.stage_seconds):
         return text
+    if view.is_starting:
+        return "starting: no call has begun yet"
     limited_by = view.progress.limited_by
     text = LIMIT_TEXTS.get(limited_by, "")
     return f"limited by {limited_by}: {text}" if text else f"limited by {limited_by}"

@@ -15,7 +15,13 @@ from ragasync._reports.html import COLORS
 from ragasync._reports.summary import clock_time, one_line, per_second
 from ragasync.arguments import explains_arguments
 from ragasync.clock import Clock, running_loop
-from ragasync.notebook.widgets import REFRESH_INTERVAL, in_kernel, show_bundle
+from ragasync.notebook.widgets import (
+    REFRESH_INTERVAL,
+    capturing_output,
+    in_kernel,
+    keep_widgets,
+    show_bundle,
+)
 from ragasync.object_views import TEXT, element
 
 REPEATED_END = 1.0
@@ -30,8 +36,9 @@ class ProgressState:
     Attributes:
         done: the items that have ended.
         total: all items, None if unknown.
-        seconds: the time since the first report.
-        counted: the items that have ended since the first report.
+        seconds: the time since the start of the run, or since the first report of a bar that is
+            called by hand.
+        counted: the items that have ended since then, without those that a journal had.
     """
 
     done: int
@@ -83,6 +90,9 @@ class ProgressBar(ABC):
     If items have already ended at the first report, the run may be over at any moment, and a bar
     would cost more than many such runs: it gets one a moment later if it still runs, otherwise
     only its last state.
+
+    Attributes:
+        recalled: the items that a journal had; the run sets it, and the speed does not count them.
     """
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
@@ -93,6 +103,8 @@ class ProgressBar(ABC):
         self._done = 0
         self._total: int | None = None
         self._started_at, self._done_at_start, self._ended_at = 0.0, 0, float("-inf")
+        self._begun_at: float | None = None
+        self.recalled = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
@@ -105,6 +117,11 @@ class ProgressBar(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def begin_run(self) -> None:
+        """Note that a run starts now; a run that calls this bar does it before its first report."""
+        self.close()
+        self._begun_at, self.recalled, self._ended_at = self._clock(), 0, float("-inf")
 
     def __call__(self, done: int, total: int | None = None) -> None:
         """Report the progress of the job."""
@@ -155,7 +172,11 @@ class ProgressBar(ABC):
     def _start_run(self, done: int) -> None:
         """Start a run at its first report."""
         self._running, self._shown = True, False
-        self._started_at, self._done_at_start = self._clock(), done
+        if self._begun_at is None:
+            self._started_at, self._done_at_start = self._clock(), done
+        else:
+            self._started_at, self._done_at_start = self._begun_at, 0
+        self._begun_at = None
         self._throttle = Throttle(REFRESH_INTERVAL, self._clock)
         self._throttle.due()
 
@@ -178,7 +199,8 @@ class ProgressBar(ABC):
     def _state(self) -> ProgressState:
         """The progress of the run now."""
         seconds = self._clock() - self._started_at
-        return ProgressState(self._done, self._total, seconds, self._done - self._done_at_start)
+        counted = self._done - self._done_at_start - self.recalled
+        return ProgressState(self._done, self._total, seconds, counted)
 
     def _show_later(self) -> None:
         """Schedule a draw of a report that came too early, if a loop is running."""
@@ -228,8 +250,12 @@ class TqdmProgress(ProgressBar):
         from tqdm.auto import tqdm
 
         make: Callable[..., Any] = tqdm
-        own = {"desc": self.description or None, "total": state.total, "initial": state.done}
+        before = state.done - state.counted
+        own = {"desc": self.description or None, "total": state.total, "initial": before}
         self._bar = make(**{**own, **self._kwargs})
+        if hasattr(self._bar, "start_t"):  # a disabled bar has none
+            self._bar.start_t -= state.seconds  # tqdm counts the speed from there
+        self._draw(state)
 
     def _draw(self, state: ProgressState) -> None:
         """Update the bar."""
@@ -268,6 +294,12 @@ class WidgetProgress(ProgressBar):
         self._tqdm: TqdmProgress | None = None
         self._bar: Any = None
         self._display_id = ""
+        self._output: Any = None
+
+    def begin_run(self) -> None:
+        """Note that a run starts now, and which Output the current code displays in."""
+        super().begin_run()
+        self._output = capturing_output() if in_kernel() else None
 
     def _start(self, state: ProgressState) -> None:
         """Show a new bar."""
@@ -279,8 +311,10 @@ class WidgetProgress(ProgressBar):
 
         self._tqdm = None
         self._bar = ipywidgets.HTML(bar_html(self.description, state), layout={"margin": "0"})
+        self._output = self._output or capturing_output()
         self._display_id = show_bundle(
-            {**self._bar._repr_mimebundle_(), **bar_bundle(self.description, state)}
+            {**self._bar._repr_mimebundle_(), **bar_bundle(self.description, state)},
+            output=self._output,
         )
 
     def _draw(self, state: ProgressState) -> None:
@@ -295,8 +329,13 @@ class WidgetProgress(ProgressBar):
         if self._tqdm is not None:
             self._tqdm._end(state)
             return
+        models = [self._bar.style, self._bar.layout, self._bar]
+        if self._output is not None:
+            self._bar.value = bar_html(self.description, state, ended=True)
+            keep_widgets(models, in_output=True)
+            return
         show_bundle(bar_bundle(self.description, state, ended=True), self._display_id)
-        for model in (self._bar.style, self._bar.layout, self._bar):
+        for model in models:
             model.close()
 
     def _show_end(self, state: ProgressState) -> None:
@@ -304,7 +343,8 @@ class WidgetProgress(ProgressBar):
         if not in_kernel():
             super()._show_end(state)
             return
-        show_bundle(bar_bundle(self.description, state, ended=True))
+        bundle = bar_bundle(self.description, state, ended=True)
+        show_bundle(bundle, output=self._output or capturing_output())
 
 
 def bar_bundle(description: str, state: ProgressState, *, ended: bool = False) -> dict[str, object]:

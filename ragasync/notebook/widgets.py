@@ -6,8 +6,12 @@ import math
 import sys
 import threading
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from typing import Any, Generic, TypeVar
+
+from ragasync.foreign_errors import guarded
 
 REFRESH_INTERVAL = 0.1
 """Seconds between two updates: the front end drops messages that come much faster."""
@@ -20,19 +24,58 @@ def in_kernel() -> bool:
     return getattr(shell, "kernel", None) is not None
 
 
-def show_bundle(bundle: dict[str, object], display_id: str = "") -> str:
+def show_bundle(bundle: dict[str, object], display_id: str = "", output: Any = None) -> str:
     """
     Show a mime bundle, and return its display id.
 
     Args:
         bundle: the content by mime type; the front end shows the richest type that it supports.
         display_id: the display id of an earlier bundle to replace; by default, a new output.
+        output: an ipywidgets.Output to show it in, also if that captures nothing now.
     """
     from IPython.display import display
 
     new_id = display_id or uuid.uuid4().hex
-    display(bundle, raw=True, display_id=new_id, update=bool(display_id))
+    # Entering an Output that captures would end that at the exit.
+    with nullcontext() if output is None or output.msg_id else output:
+        display(bundle, raw=True, display_id=new_id, update=bool(display_id))
     return new_id
+
+
+def capturing_output() -> Any:
+    """
+    Find the ipywidgets.Output that captures what is displayed now; None if there is none.
+
+    An Output ignores updates of a display, so that only a widget can change inside it.
+    """
+    ipywidgets, ipython = sys.modules.get("ipywidgets"), sys.modules.get("IPython")
+    if ipywidgets is None or ipython is None:
+        return None
+    parent = guarded(lambda: ipython.get_ipython().kernel.get_parent()["header"]["msg_id"])
+    widgets = guarded(lambda: list(ipywidgets.widgets.widget._instances.values()))
+    for widget in widgets if isinstance(widgets, list) else ():
+        if parent and isinstance(widget, ipywidgets.Output) and widget.msg_id == parent:
+            return widget
+    return None
+
+
+VIEWS_KEPT = 16
+"""The number of ended displays whose widgets stay, for pages that no replacement reaches."""
+
+VIEWS_KEPT_IN_OUTPUTS = 256
+"""The same for displays in an Output, which shows nothing once the widget is closed."""
+
+_kept: deque[list[Any]] = deque()
+_kept_in_outputs: deque[list[Any]] = deque()
+
+
+def keep_widgets(models: list[Any], *, in_output: bool) -> None:
+    """Keep the widgets of an ended display, and close those of the oldest."""
+    kept, most = (_kept_in_outputs, VIEWS_KEPT_IN_OUTPUTS) if in_output else (_kept, VIEWS_KEPT)
+    kept.append(models)
+    while len(kept) > most:
+        for model in kept.popleft():
+            model.close()
 
 
 N = TypeVar("N", int, float | None)

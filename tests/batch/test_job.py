@@ -19,6 +19,7 @@ from ragasync import (
     run_async,
 )
 from tests.support.scripts import printed_by
+from tests.support.services import StatusError
 
 
 class Service:
@@ -1221,6 +1222,45 @@ async def test_a_job_is_limited_by_its_input():
     job = processor.start(slow_source(), on_current_loop=True)
     await at(20)
     assert job.progress.limited_by == "input"
+    job.cancel()
+    await job
+
+
+async def test_a_slow_last_call_is_not_blamed_on_the_input():
+    """Nothing is left to start; with a free slot or without one."""
+    job = AsyncBatchProcessor(Service(60), max_concurrency=4).start(range(6), on_current_loop=True)
+    await at(70)
+    assert (job.progress.in_flight, job.progress.limited_by) == (2, "last calls")
+    assert "limited by last calls" in repr(job)
+    await job
+
+
+async def test_nothing_limits_a_job_before_its_first_call():
+    """At the first look of a panel, no call is in flight yet."""
+    job = AsyncBatchProcessor(Service()).start(range(100), on_current_loop=True)
+    assert "0 in flight" in repr(job)
+    assert "limited by" not in repr(job)
+    await at(0.5)
+    assert "4 in flight" in repr(job)
+    assert "limited by concurrency" in repr(job)
+    job.cancel()
+    await job
+
+
+async def test_a_retry_after_limits_a_job_without_a_limiter():
+    """Nothing is sent until it is over; that is a pause, not a rate."""
+
+    async def call(item):
+        await asyncio.sleep(1)
+        if item == 0 and asyncio.get_running_loop().time() < 5:
+            raise StatusError(429, 30)
+
+    processor = AsyncBatchProcessor(call, max_concurrency=1)
+    job = processor.start(range(100), on_current_loop=True)
+    await at(20)
+    assert job.progress.limited_by == "paused"
+    await at(40)
+    assert job.progress.limited_by == "concurrency"
     job.cancel()
     await job
 

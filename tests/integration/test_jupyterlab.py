@@ -388,3 +388,84 @@ def test_the_stop_button_cancels_the_job_that_a_cell_awaits(lab: Lab):
     with interrupted(lab, cell, "job.done, job.result.success_count > 10") as notebook:
         assert notebook.run(2) == "(True, True)"
         expect(notebook.cell(1)).to_contain_text("Job cancelled")
+
+
+# ── inside an Output ────────────────────────────────────────────────────────────────────────────
+
+IN_OUTPUTS = """
+import ipywidgets
+from IPython.display import display
+
+out, buttons = ipywidgets.Output(), []
+
+def on_click(name):
+    def register(function):
+        button = ipywidgets.Button(description=name)
+        button.on_click(lambda _: function())
+        buttons.append(button)
+        return function
+    return register
+
+@on_click("Job")
+@out.capture(clear_output=True)
+def _():
+    display(processor.start(range(60)))
+
+@on_click("Short")
+@out.capture(clear_output=True)
+def _():
+    display(processor.start(range(2)))
+
+@on_click("Bar")
+def _():
+    with out:
+        processor.process_sync(range(40), WidgetProgress("embedding"))
+        print("after the bar")
+
+tabs = ipywidgets.Tab([ipywidgets.VBox([*buttons, out])], titles=["run"])
+tabs
+"""
+
+
+def test_a_panel_and_a_bar_live_inside_an_output_of_a_tab(lab: Lab):
+    """An Output ignores updates of displays, so only their widgets can show the progress."""
+    with lab.notebook(SETUP, IN_OUTPUTS) as notebook:
+        notebook.run(0)
+        notebook.run(1)
+        cell = notebook.output(1)
+
+        cell.get_by_role("button", name="Job", exact=True).click()
+        expect(cell).to_contain_text(re.compile(r"Job running: \d+ of 60"))
+        expect(cell).to_contain_text(re.compile(r"Job running: [1-9]\d of 60 .* left"))
+        cell.get_by_role("button", name="Pause").click()
+        expect(cell).to_contain_text("Job paused")
+        cell.get_by_role("button", name="Resume").click()
+        expect(cell).to_contain_text("Job ended: 60 of 60")
+        expect(cell.get_by_role("button", name="Pause")).to_have_count(0)
+
+        cell.get_by_role("button", name="Short", exact=True).click()
+        expect(cell).to_contain_text("Job ended: 2 of 2")
+
+        cell.get_by_role("button", name="Bar", exact=True).click()
+        expect(cell).to_contain_text(re.compile(r"embedding\s*\d+ / 40 · .* left"))
+        expect(cell).to_contain_text(re.compile(r"embedding\s*40 / 40 .*"))
+        expect(cell).to_contain_text("after the bar")
+
+
+INTERACT = """
+@ipywidgets.interact(n=ipywidgets.Dropdown(options=[60, 30]))
+def _(n):
+    return processor.start(range(n))
+"""
+
+
+def test_a_panel_lives_inside_interact(lab: Lab):
+    """Another choice replaces the panel by that of the next job."""
+    with lab.notebook(SETUP, INTERACT) as notebook:
+        notebook.run(0)
+        notebook.run(1)
+        cell = notebook.output(1)
+        expect(cell).to_contain_text(re.compile(r"Job running: [1-9]\d? of 60"))
+        cell.locator("select").select_option("30")
+        expect(cell).to_contain_text(re.compile(r"Job running: [1-9]\d? of 30"))
+        expect(cell).to_contain_text("Job ended: 30 of 30")

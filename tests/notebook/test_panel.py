@@ -17,7 +17,7 @@ from ragasync import AsyncBatchProcessor, AsyncRetry, Outcome
 from ragasync._outcomes.columns import Columns
 from ragasync._reports import error_groups
 from ragasync._reports.error_groups import LiveErrorGroups, group_errors
-from ragasync.notebook import controls, panel, widgets
+from ragasync.notebook import panel, widgets
 from tests.support.live_panels import Shown, all_widgets, words_of
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -216,7 +216,7 @@ async def test_a_job_that_ends_within_a_moment_never_has_widgets(displayed, monk
 
 async def test_the_views_of_ended_panels_are_closed_except_the_latest(displayed, monkeypatch):
     """A reloaded page has nothing else; a kernel that runs for weeks keeps only a few."""
-    monkeypatch.setattr(controls, "VIEWS_KEPT", 2)
+    monkeypatch.setattr(widgets, "VIEWS_KEPT", 2)
     boxes = []
     for _ in range(4):
         job = started(1)

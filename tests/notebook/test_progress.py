@@ -2,14 +2,18 @@
 
 import asyncio
 import io
+import re
 import subprocess
 import sys
+import time
 import types
 from typing import Any
 
+import ipywidgets
 import pytest
 
-from ragasync.notebook import TqdmProgress, WidgetProgress
+from ragasync import AsyncBatchProcessor
+from ragasync.notebook import TqdmProgress, WidgetProgress, progress_bars
 from ragasync.notebook.progress_bars import (
     ProgressBar,
     ProgressState,
@@ -281,6 +285,68 @@ def test_the_static_bar_escapes_its_description_and_shows_the_same_facts_as_its_
 def test_the_static_bar_of_no_items_is_full_and_of_an_unknown_total_is_empty(done, total, width):
     """Neither divides by zero."""
     assert f"width:{width}" in str(bar_bundle("", ProgressState(done, total, 0.0, 0))["text/html"])
+
+
+def test_the_speed_counts_from_the_start_of_the_run(clock):
+    """Also the items that ended before the first report, but not those that a journal had."""
+    states: list[ProgressState] = []
+
+    class Bar(RecordingBar):
+        def _draw(self, state: ProgressState) -> None:
+            states.append(state)
+
+        _start = _end = _draw
+
+    bar = Bar(clock)
+    bar.begin_run()
+    clock.now += 2
+    bar.recalled = 70
+    bar(100, 1000)
+    assert (states[-1].rate, states[-1].seconds_left) == (15.0, 60.0)
+    clock.now += 2
+    bar(130, 1000)
+    assert (states[-1].rate, states[-1].seconds_left) == (15.0, 58.0)
+    bar.close()
+
+
+async def test_a_run_tells_its_bar_when_it_starts_and_what_the_journal_had(tmp_path):
+    """A bar that is passed to a processor shows the speed of this run."""
+    states: list[ProgressState] = []
+
+    class Bar(RecordingBar):
+        def _end(self, state: ProgressState) -> None:
+            states.append(state)
+
+    processor = AsyncBatchProcessor(str, journal=tmp_path / "run.sqlite")
+    await processor.process(range(30), Bar(time.monotonic))
+    await processor.process(range(50), Bar(time.monotonic))
+    assert [(state.done, state.counted) for state in states] == [(30, 30), (50, 20)]
+    assert all(state.seconds > 0 for state in states)
+
+
+def test_a_tqdm_bar_shows_the_speed_since_the_start_of_the_run(clock):
+    """As our own bar does."""
+    file = io.StringIO()
+    bar = TqdmProgress("items", file=file, clock=clock)
+    bar.begin_run()
+    clock.now += 100
+    bar(1000, 10_000)
+    assert re.search(r"1000/10000 \[01:40<15:\d\d, +\d?\d\.\d\dit/s", file.getvalue())
+    bar.close()
+
+
+def test_a_bar_inside_an_output_ends_in_its_widget(displayed, clock, monkeypatch):
+    """An Output ignores the update that would replace the widget by HTML."""
+    output = ipywidgets.Output()
+    monkeypatch.setattr(progress_bars, "capturing_output", lambda: output)
+    progress = WidgetProgress("embedding", clock=clock)
+    progress.begin_run()
+    progress(0, 100)
+    clock.now += 4
+    progress(100, 100)
+    assert len(displayed) == 1
+    assert "100 / 100 · 25/s · 0:04" in progress._bar.value
+    assert progress._bar.comm is not None
 
 
 def test_a_widget_bar_is_replaced_by_html_at_the_end(displayed, clock):
