@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple, TypeAlias, TypedDict
 
 from ragasync.arguments import check_count, check_number, explains_arguments
 from ragasync.foreign_errors import field
@@ -187,6 +187,10 @@ def _count(usage: object, *names: str) -> int:
 # ── what reports are counted for ──────────────────────────────────────────────────────────────
 
 
+Limiters: TypeAlias = tuple[object, ...]
+"""Limiters of tokens; usage says nothing about them, so any object will do."""
+
+
 class UsageTotals:
     """
     Adds up the usage of one run, from any thread, and reports that a bound is reached.
@@ -218,7 +222,9 @@ class UsageTotals:
         self.on_report: Callable[[], None] | None = None
         self._max_tokens, self._max_cost = max_tokens, max_cost
         self.on_reached = on_reached
-        self._surrounding: Callable[[Usage], None] | None = None if within is None else within.add
+        self._surrounding: Callable[[Usage, Limiters], None] | None = None
+        if within is not None:
+            self._surrounding = within.add_covered
         self._process_id = os.getpid()
         self.lock = threading.Lock()
 
@@ -244,18 +250,33 @@ class UsageTotals:
             self.journal, self.earlier, self.usage = journal, earlier, self.usage.plus(earlier)
         self._check_bounds()
 
-    def add(self, usage: Usage, call: CallUsage | None = None) -> None:
-        """Count usage for the run, and for one of its calls if that has not ended."""
+    def add_covered(self, usage: Usage, covered: Limiters) -> None:
+        """Count usage for the run that these limiters count already."""
+        self.add(usage, None, covered)
+
+    def add(self, usage: Usage, call: CallUsage | None = None, covered: Limiters = ()) -> None:
+        """
+        Count usage for the run, and for one of its calls if that has not ended.
+
+        Args:
+            usage: what was reported.
+            call: the call that reported it, if that is known.
+            covered: the limiters at which an inner call holds a place for this usage.
+        """
         if os.getpid() != self._process_id:
             return  # a forked copy, whose run goes on in the other process
         with self.lock:
             self.usage = self.usage.plus(usage)
             if call is not None and not call.ended:
                 call.reported = usage if call.reported is None else call.reported.plus(usage)
+                if covered:
+                    call.add_covered(dict.fromkeys(covered, usage.tokens))
+                if call.limiters:
+                    covered = (*covered, *call.limiters)
         if self.on_report is not None:
             self.on_report()
         if self._surrounding is not None:
-            self._surrounding(usage)
+            self._surrounding(usage, covered)
         self._check_bounds()
 
     def _check_bounds(self) -> None:
@@ -288,22 +309,37 @@ class CallUsage:
     Attributes:
         reported: the usage that the current call has reported so far, or None.
         ended: whether what it stands for is over, so that reports count for the run only.
+        limiters: the limiters at which the current call holds a place that its usage will correct.
     """
 
-    __slots__ = ("_totals", "ended", "reported")
+    __slots__ = ("_covered", "_totals", "ended", "limiters", "reported")
 
-    def __init__(self, totals: UsageTotals) -> None:
+    def __init__(self, totals: UsageTotals, limiters: Limiters = ()) -> None:
         self._totals = totals
+        self._covered: dict[object, int] | None = None
         self.reported: Usage | None = None
         self.ended = False
+        self.limiters = limiters
 
-    def note(self, usage: Usage) -> None:
+    def note(self, usage: Usage, covered: Limiters = ()) -> None:
         """Count a report for the call and its run."""
-        self._totals.add(usage, self)
+        self._totals.add(usage, self, covered)
+
+    def add_covered(self, tokens: Mapping[object, int]) -> None:
+        """Note tokens by which inner calls correct limiters; the lock of the totals is held."""
+        covered = self._covered = self._covered or {}
+        for limiter, part in tokens.items():
+            covered[limiter] = covered.get(limiter, 0) + part
+
+    def merge_covered(self, part: CallUsage) -> None:
+        """Take over what inner calls of a part of this call correct."""
+        covered = part.take_covered()
+        with self._totals.lock:
+            self.add_covered(covered)
 
     def part(self) -> CallUsage:
         """What reports of a part of this call, for one of its items, are counted for."""
-        return CallUsage(self._totals)
+        return CallUsage(self._totals, self.limiters)
 
     def attribute(self, usage: Usage) -> None:
         """Count usage that its run has counted already for the call too."""
@@ -316,6 +352,12 @@ class CallUsage:
         with self._totals.lock:
             usage, self.reported = self.reported, None
         return usage
+
+    def take_covered(self) -> dict[object, int]:
+        """Take the tokens of the current call by which inner calls correct each limiter."""
+        with self._totals.lock:
+            covered, self._covered = self._covered or {}, None
+        return covered
 
     def end(self) -> None:
         """Count everything that is still reported to it for the run only."""

@@ -169,7 +169,8 @@ class Caller:
         )
         result = await send(group)
         if result.uncounted is not None:
-            self._usage.add(result.uncounted)
+            current = current_call.get()
+            self._usage.add(result.uncounted, None, () if current is None else current.limiters)
         if result.problem is not None:
             raise result.problem
         return result

@@ -269,10 +269,12 @@ def run_group(group: ItemGroup | PickledGroup) -> GroupResult:
         return result
     base = group.context if isinstance(group, ItemGroup) else None
     totals = group.totals
+    outer = None if base is None else base.get(current_call)
+    limiters = () if outer is None else outer.limiters
     try:
         for place, argument in enumerate(arguments):
             started = time.perf_counter()
-            usage = CallUsage(totals)
+            usage = CallUsage(totals, limiters)
             try:
                 if place in left_behind:
                     raise SerializationError(left_behind[place])
@@ -288,6 +290,8 @@ def run_group(group: ItemGroup | PickledGroup) -> GroupResult:
             usage.end()
             if usage.reported is not None:
                 result.usage[place] = usage.reported
+            if outer is not None:
+                outer.merge_covered(usage)
         if isinstance(group, PickledGroup):
             used = totals.take()
             result.uncounted = used if any(used) else None

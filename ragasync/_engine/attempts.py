@@ -16,7 +16,7 @@ from ragasync._limits.weights import WeightError
 from ragasync.clock import Clock
 from ragasync.errors import AttemptTimeout
 from ragasync.foreign_errors import is_a
-from ragasync.usage import current_call
+from ragasync.usage import CallUsage, current_call
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -59,13 +59,15 @@ class CallRunner(Generic[T, R]):
                 return
         if self._errors.fail_if_past_deadline(call, worker):
             return
-        totals, activity = self._controls.totals, self._controls.activity
+        totals, activity, grant = self._controls.totals, self._controls.activity, call.grant
         started = self._clock()
         if call.started < 0:
             call.started = started
         totals.calls += 1
         if activity is not None:
             activity.call_started(started)
+        if grant is not None:
+            _current().limiters = grant.limiters
         try:
             await self._attempt(call, started, worker)
         finally:
@@ -73,6 +75,9 @@ class CallRunner(Generic[T, R]):
             totals.call_seconds += ended - started
             if activity is not None:
                 activity.call_ended(started, ended)
+            if grant is not None:
+                _current().limiters = ()
+                grant.correct()
 
     def fail_plain(
         self, index: int, item: T, error: BaseException, started: float, worker: int
@@ -114,6 +119,9 @@ class CallRunner(Generic[T, R]):
                 raise
         else:
             if self._settings.grouped:
+                if call.grant is not None:
+                    tokens = sum(each.tokens for each in value.usage.values())
+                    call.grant.add(tokens, _current().take_covered())
                 errors.on_group_result(call, value, started, worker)
             else:
                 errors.on_success(call, value, started, worker)
@@ -155,10 +163,12 @@ class CallRunner(Generic[T, R]):
 
     def _take_usage(self, call: PendingCall[T]) -> None:
         """Add what an attempt has reported to its call, a share for each item."""
-        current = current_call.get()
-        assert current is not None  # each worker has one
+        current = _current()
         if current.reported is None or (usage := current.take()) is None:
             return
+        covered = current.take_covered()
+        if call.grant is not None:
+            call.grant.add(usage.tokens, covered)
         call.add_usage([usage] if len(call) == 1 else usage.divided(self._weights(call.items)))
 
     def _weights(self, items: Sequence[T]) -> Sequence[float]:
@@ -177,6 +187,7 @@ class CallRunner(Generic[T, R]):
 
     async def _pass_limits(self, call: PendingCall[T], worker: int) -> bool:
         """Wait until the limiters admit the call; return False if it can never pass."""
+        call.grant = None  # that of the attempt before
         # A call that may not start takes nothing from the limiters, before the wait or after it.
         if self._controls.limits_are_open or self._scheduler.may_start() != "now":
             return True
@@ -209,7 +220,7 @@ class CallRunner(Generic[T, R]):
         try:
             # Each item of a group is one request, although the group is one hand-over.
             requests = len(call) if self._settings.grouped else 1
-            await self._controls.limiter.admit(
+            call.grant = await self._controls.limiter.admit(
                 call.items, requests, wanted=lambda: self._scheduler.may_start() == "now"
             )
         finally:
@@ -224,3 +235,10 @@ class CallRunner(Generic[T, R]):
         if call.started < 0:
             call.started = failed_at  # as if called: the wait lies before
         self._errors.on_failure(call, error, failed_at, worker)
+
+
+def _current() -> CallUsage:
+    """What the current worker's calls report their usage to."""
+    current = current_call.get()
+    assert current is not None  # each worker has one
+    return current

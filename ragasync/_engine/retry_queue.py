@@ -11,6 +11,7 @@ from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from ragasync._limits.combined import TokenGrant
 from ragasync._outcomes.outcome import Attempt
 from ragasync.clock import Clock
 from ragasync.usage import Usage
@@ -52,6 +53,8 @@ class PendingCall(Generic[T]):
     """What the last attempt raised, kept only if the retry policy has a max_elapsed."""
     usage: Sequence[Usage] | None = None
     """The usage that attempts so far have reported for each item, or None."""
+    grant: TokenGrant | None = None
+    """The places of the current attempt that its usage corrects, if there are any."""
 
     def __len__(self) -> int:
         return len(self.indices)

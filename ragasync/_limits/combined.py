@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 
 from ragasync._limits.acquire import (
@@ -18,6 +18,7 @@ from ragasync._limits.acquire import (
 )
 from ragasync._limits.bucket import Bucket, smoothest_burst
 from ragasync._limits.limiter import (
+    Correctable,
     Limiter,
     RateLimiter,
     Resumable,
@@ -51,6 +52,45 @@ class _Caller:
         return self.waiter.claims, self.waiter.granted
 
 
+class TokenGrant:
+    """
+    The places of one attempt at limiters of tokens, which its reported usage corrects once.
+
+    Args:
+        taken: Each limiter with the weight that the attempt took from it.
+
+    Attributes:
+        limiters: These limiters.
+    """
+
+    __slots__ = ("_covered", "_taken", "_tokens", "limiters")
+
+    def __init__(self, taken: Sequence[tuple[Correctable, float]]) -> None:
+        self._taken = taken
+        self._tokens = 0
+        self._covered: dict[object, int] = {}
+        self.limiters = tuple(limiter for limiter, _ in taken)
+
+    def add(self, tokens: int, covered: Mapping[object, int]) -> None:
+        """
+        Count tokens that the attempt reported.
+
+        Args:
+            tokens: The number of tokens.
+            covered: The part of them by which the places of inner calls correct a limiter.
+        """
+        self._tokens += tokens
+        for limiter, part in covered.items():
+            self._covered[limiter] = self._covered.get(limiter, 0) + part
+
+    def correct(self) -> None:
+        """Correct the places to what was reported; without a report of tokens they stay."""
+        if not self._tokens:
+            return
+        for limiter, weight in self._taken:
+            limiter.correct(weight, max(0, self._tokens - self._covered.get(limiter, 0)))
+
+
 class CombinedLimiter:
     """
     All rate limits of a job: each call acquires them together, in order of arrival.
@@ -71,6 +111,9 @@ class CombinedLimiter:
         self._limiters = limiters = tuple(dict.fromkeys(limiters))
         self._local = tuple(each for each in limiters if isinstance(each, RateLimiter))
         self._remote = tuple(each for each in limiters if not isinstance(each, RateLimiter))
+        self._of_tokens = tuple(
+            each for each in limiters if isinstance(each, Correctable) and each.unit == "tokens"
+        )
         self._own = WaitQueue(Bucket(math.inf, 1.0))  # an infinite rate delays no call
         self._limited = bool(limiters)
         self._uses_own = not limiters  # without other limiters, a pause needs it
@@ -151,12 +194,12 @@ class CombinedLimiter:
             return False
         if self._single is not None and not self._uses_own:
             return calls <= self._single.max_weight and self._single.try_acquire(calls)
-        (claims, part), *more = self._portions(items, calls)
+        (claims, part), *more = self._portions(self._weigh(items), calls)
         return not more and try_acquire_all(self._with_own(claims, part)) is not None
 
     async def admit(
         self, items: Sequence[object], calls: int = 1, *, wanted: Callable[[], bool] | None = None
-    ) -> None:
+    ) -> TokenGrant | None:
         """
         Wait until every limiter has granted a call, behind all earlier callers.
 
@@ -168,17 +211,21 @@ class CombinedLimiter:
             calls: The weight of the call for the other limiters.
             wanted: Returns, after a wait, whether the call is still wanted.
 
+        Returns:
+            The places at limiters of tokens, to be corrected by the usage; None if there are none.
+
         Raises:
             ValueError: The items weigh more than a limiter can ever grant.
         """
         if self._single is not None and self.try_admit(items, calls):
-            return
+            return self._grant(calls, {}) if self._of_tokens else None
+        weights = self._weigh(items)
         grants: list[tuple[Claims, float]] = []
         try:
-            for claims, part in self._portions(items, calls):
+            for claims, part in self._portions(weights, calls):
                 grants.append(await self._acquire(claims, part))
             for limiter in self._remote:
-                for weight in _weights(limiter, items, calls):
+                for weight in _weights(limiter, weights, calls):
                     await limiter.acquire(weight)
         except (Exception, asyncio.CancelledError):
             for grant in grants:
@@ -187,12 +234,26 @@ class CombinedLimiter:
         if wanted is not None and not wanted():
             for grant in grants:
                 refund(*grant)
+            return None
+        return self._grant(calls, weights) if self._of_tokens else None
+
+    def _grant(self, calls: int, weights: Mapping[object, float]) -> TokenGrant:
+        """Return the places of a call that was admitted at the limiters of tokens."""
+        return TokenGrant([(each, weights.get(each, calls)) for each in self._of_tokens])
+
+    def _weigh(self, items: Sequence[object]) -> dict[object, float]:
+        """Return the weight of items for each limiter that weighs them."""
+        return {
+            limiter: total_weight(limiter.weight, items)
+            for limiter in self._limiters
+            if limiter.weight is not None
+        }
 
     def _with_own(self, claims: Claims, calls: int) -> Claims:
         """Return the claims, with one on the job's own limiter if that is in use."""
         return [*claims, (self._own, calls)] if self._uses_own else claims
 
-    def _portions(self, items: Sequence[object], calls: int) -> list[tuple[Claims, int]]:
+    def _portions(self, weights: Mapping[object, float], calls: int) -> list[tuple[Claims, int]]:
         """
         Return the claims on local limiters in portions, each with its number of calls.
 
@@ -204,7 +265,7 @@ class CombinedLimiter:
             limiter.claim(weight)
             for limiter in self._local
             if limiter.weight is not None
-            for weight in _weights(limiter, items, calls)
+            for weight in _weights(limiter, weights, calls)
         ]
         step = min([calls, *(_max_calls(limiter) for limiter in plain)])
         portions: list[tuple[Claims, int]] = []
@@ -272,11 +333,10 @@ class CombinedLimiter:
         replace_waiters([each.waiter for each in self._callers if each.waiter is not None], new)
 
 
-def _weights(limiter: Limiter, items: Sequence[object], calls: int) -> list[float]:
+def _weights(limiter: Limiter, weights: Mapping[object, float], calls: int) -> list[float]:
     """Return the weights to take from a limiter, in portions; none for a total weight of 0."""
     if limiter.weight is not None:
-        weight = total_weight(limiter.weight, items)
-        return [weight] if weight else []
+        return [weights[limiter]] if weights[limiter] else []
     step = min(calls, _max_calls(limiter))
     return [min(step, calls - start) for start in range(0, calls, step)]
 
