@@ -85,6 +85,13 @@ class Progress:
     halt: str = ""
 
     @property
+    def projected_cost(self) -> float | None:
+        """The cost of all items at the present cost per item; None if it cannot be known yet."""
+        if not self.cost or not self.finished or self.total is None:
+            return None
+        return self.cost * max(1.0, self.total / self.finished)
+
+    @property
     def finished(self) -> int:
         """The items that have ended, done or failed."""
         return self.done + self.failed

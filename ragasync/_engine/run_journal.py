@@ -6,7 +6,8 @@ import asyncio
 import warnings
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from ragasync._engine.controls import RunControls
@@ -103,10 +104,13 @@ async def open_run_journal(
             if session.warning is not None:
                 # At the line that made the processor: a job runs on a loop of its own.
                 warnings.warn_explicit(session.warning, UserWarning, *binding.made_at)
+            controls.usage.recall(session.id, session.usage)
             session.start_writing(
                 lambda error: call_on_loop(controls.fail, error, describe(error)),
                 lambda: call_on_loop(controls.notify),
+                controls.usage,
             )
+            controls.usage.on_report = partial(_record_usage, session, loop)
             yield RunJournal(session, thread)
         except BaseException as error:
             await thread.run_to_end(session.close)
@@ -117,7 +121,17 @@ async def open_run_journal(
         if session.error is not None:
             raise session.error
     finally:
+        controls.usage.on_report = None
         thread.close()
+
+
+def _record_usage(session: JournalSession, loop: asyncio.AbstractEventLoop) -> None:
+    """Have the usage written soon, on whatever thread it was reported."""
+    if asyncio._get_running_loop() is loop:
+        session.record_usage()
+    elif not session.usage_is_queued:
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(session.record_usage)
 
 
 async def _opened(binding: JournalBinding, thread: JournalThread) -> JournalSession:

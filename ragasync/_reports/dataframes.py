@@ -67,6 +67,7 @@ def to_dataframe(result: RunResult) -> pd.DataFrame:
         | batch | Int32 | missing if the item was in no batch |
         | stage | category | the stage that failed; missing if there is none |
         | worker | Int32 | missing if the item was not started |
+        | tokens, cost | Int64, Float64 | only if reported; missing for items without a report |
         | traceback | string | missing, as error_type and error_message, if it did not fail |
     """
     columns = result.columns
@@ -81,6 +82,9 @@ def to_dataframe(result: RunResult) -> pd.DataFrame:
         "value": builder.values(),
         **named,
     }
+    if columns.tokens is not None and columns.cost is not None:
+        traceback = named.pop("traceback")
+        named |= {**builder.usage(columns.tokens, columns.cost), "traceback": traceback}
     return builder.frame(named)
 
 
@@ -344,6 +348,15 @@ class DataFrameBuilder:
         column = self._columns.batch
         numbers = np.full(len(self.rows), -1) if column is None else self._copy(column, "int32")
         return self.integers(numbers, numbers < 0)
+
+    def usage(self, tokens: array[int], cost: array[float]) -> dict[str, Any]:
+        """The columns of tokens and cost; missing for items without a report."""
+        import pandas as pd
+
+        counts = self._copy(tokens, "int64")
+        missing = counts < 0
+        costs = pd.arrays.FloatingArray(self._copy(cost, "float64"), missing)
+        return {"tokens": pd.arrays.IntegerArray(counts, missing.copy()), "cost": costs}
 
     def integers(
         self, values: Array, missing: Array | None = None

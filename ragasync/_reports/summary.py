@@ -96,11 +96,14 @@ def facts(result: RunResult) -> list[tuple[str, str]]:
     return found
 
 
-def usage_facts(tokens: int, cost: float) -> list[tuple[str, str]]:
+def usage_facts(
+    tokens: int, cost: float, projected_cost: float | None = None
+) -> list[tuple[str, str]]:
     """List the tokens and the cost, as far as calls reported them: names and values."""
     found = [("tokens", f"{tokens:,}")] if tokens else []
     if cost:
-        found.append(("cost", cost_text(cost)))
+        of_all = "" if projected_cost is None else f" of about {cost_text(projected_cost)}"
+        found.append(("cost", f"{cost_text(cost)}{of_all}"))
     return found
 
 

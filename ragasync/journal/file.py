@@ -29,6 +29,7 @@ from ragasync.sqlite_file import (
     reject_foreign_file,
     transaction,
 )
+from ragasync.usage import NO_USAGE, Usage
 
 Row: TypeAlias = tuple[Any, ...]
 """The columns of an outcome in the table `outcomes`."""
@@ -44,6 +45,11 @@ CREATE TABLE job (
     checksum INTEGER NOT NULL,  -- of the columns above; those below change with each run
     holder TEXT NOT NULL,
     commits INTEGER NOT NULL
+);
+CREATE TABLE usage (  -- of all runs, one row
+    requests INTEGER NOT NULL,
+    tokens INTEGER NOT NULL,
+    cost REAL NOT NULL
 );
 -- Rows are in the order in which they were written: values may be large, and keys are random.
 CREATE TABLE outcomes (
@@ -62,6 +68,8 @@ CREATE TABLE outcomes (
     seconds REAL NOT NULL,
     waited REAL NOT NULL,
     backed_off REAL NOT NULL,
+    tokens INTEGER,  -- missing if none were reported
+    cost REAL,
     recorded_at REAL NOT NULL,
     checksum INTEGER NOT NULL,
     PRIMARY KEY (key, occurrence)
@@ -71,13 +79,13 @@ CREATE TABLE outcomes (
 JOURNAL = SqliteFormat(
     name="journal",
     application_id=0x7261676A,  # "ragj", in the file's header
-    version=3,
+    version=4,
     schema=_SCHEMA,
     synchronous="FULL",  # survives power cuts too, and costs little because commits are grouped
     error=JournalError,
 )
 
-_INSERT = "INSERT OR REPLACE INTO outcomes VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+_INSERT = "INSERT OR REPLACE INTO outcomes VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 """Writes a row of `rows.to_row`."""
 
 _STATE = "SELECT id, holder, commits FROM job"
@@ -134,6 +142,7 @@ class JournalFile:
     Attributes:
         reading: a read-only connection, so that a look-up does not wait for a commit.
         changes: how the job's functions differ from those that made the outcomes, for a warning.
+        usage: the usage of all runs, as written last.
     """
 
     def __init__(self, path: str, timeout: float, job: JobIdentity) -> None:
@@ -144,6 +153,7 @@ class JournalFile:
         self._companions["lock"] = lock_file(path)
         self._is_overwritten = self._is_cut = self._is_ended = False
         self.changes: list[str] = []
+        self.usage = NO_USAGE
         self._functions: tuple[str, int] | None = None
         with ExitStack() as on_error, self._convert_errors():
             reject_foreign_file(path, JOURNAL)  # before a lock file is created next to it
@@ -175,9 +185,14 @@ class JournalFile:
             self._others = {path: self._stat(path) for path in self._companions.values()}
             on_error.pop_all()
 
-    def write(self, rows: Sequence[Row]) -> None:
+    @property
+    def id(self) -> str:
+        """The random id of the journal."""
+        return self._state.id
+
+    def write(self, rows: Sequence[Row], usage: Usage = NO_USAGE) -> None:
         """
-        Commit some outcomes.
+        Commit some outcomes, and the usage of all runs so far.
 
         Raises:
             JournalError: they cannot be written, or would be lost: the file was removed or
@@ -188,9 +203,12 @@ class JournalFile:
         with self._convert_errors(), self._transaction("FULL"):
             self._state = self._count_commit()
             self._writing.executemany(_INSERT, rows)
+            if usage != self.usage:
+                self._writing.execute("UPDATE usage SET requests = ?, tokens = ?, cost = ?", usage)
             if self._functions is not None and rows:
                 change = "UPDATE job SET functions = ?, checksum = ?"
                 self._writing.execute(change, self._functions)
+        self.usage = usage
         if rows:
             self._functions = None
         self._lock.set_commits(self._state.id, self._state.commits)
@@ -309,12 +327,14 @@ class JournalFile:
             self._writing.execute(
                 "INSERT INTO job VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*header, self._holder, 0)
             )
+            self._writing.execute("INSERT INTO usage VALUES (?, ?, ?)", self.usage)
             return _State(str(header[0]), self._holder, 0)
         *header, before, commits = row
         check_header(self._given, header, job)
         if (rival := self._lock.living_rival(before)) is not None:
             raise in_use(self._given, rival)
         check_integrity(self._writing)
+        self.usage = Usage(*self._writing.execute("SELECT * FROM usage").fetchone())
         self.changes, self._functions = compare_functions(header, job.functions)
         return _State(row[0], before, commits)
 

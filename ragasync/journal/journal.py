@@ -111,9 +111,9 @@ class Journal:
         DataFrame with one row per outcome, in the order of writing; also while a job runs.
 
         Columns: item (the beginning of its key, or its path), occurrence, status, value,
-        error_type, error_message, stage, attempts, seconds, waited, backed_off, recorded_at (UTC)
-        and traceback, with the dtypes of `ragasync.to_dataframe`. Pickled values are loaded only
-        if the journal has `serializer="pickle"`.
+        error_type, error_message, stage, attempts, seconds, waited, backed_off, tokens, cost,
+        recorded_at (UTC) and traceback, with the dtypes of `ragasync.to_dataframe`. Pickled values
+        are loaded only if the journal has `serializer="pickle"`.
 
         Raises:
             JournalError: the journal does not exist, is locked, or is damaged.

@@ -127,6 +127,8 @@ _DTYPES = {
     "seconds": "float64",
     "waited": "float64",
     "backed_off": "float64",
+    "tokens": "Int64",
+    "cost": "Float64",
     "recorded_at": "datetime64[ns, UTC]",
     "traceback": "string",
 }
@@ -163,6 +165,7 @@ def to_row(
         outcome.seconds,
         outcome.waited,
         outcome.backed_off,
+        *((outcome.tokens, outcome.cost) if outcome.tokens or outcome.cost else (None, None)),
         now,
         _checksum(row_key.key, row_key.occurrence, content),
     )
@@ -194,7 +197,7 @@ def to_outcome(
 ) -> tuple[Outcome[Any, Any], str | None]:
     """Rebuild the outcome of an item, and the stack of its error, from the selected columns."""
     status: Status
-    status, value, module, kind, message, notes, stack, stage = row
+    status, value, module, kind, message, notes, stack, stage, tokens, cost = row
     error = None if kind is None else journaled_error(module, kind, message, notes)
     outcome: Outcome[Any, Any] = Outcome(
         index=index,
@@ -203,6 +206,8 @@ def to_outcome(
         value=loads(value) if status == "done" else None,
         error=error,
         stage=stage,
+        tokens=tokens or 0,
+        cost=cost or 0.0,
     )
     return outcome, stack
 
@@ -267,10 +272,10 @@ def _read_rows(path: str, timeout: float, serializer: Serializer | None) -> list
         loader = _value_loader(connection, serializer)
         found = connection.execute(
             "SELECT item, occurrence, status, value, error_type, error_message, stage,"
-            " attempts, seconds, waited, backed_off, recorded_at,"
+            " attempts, seconds, waited, backed_off, tokens, cost, recorded_at,"
             " error_module, error_notes, stack, key, checksum FROM outcomes ORDER BY rowid"
         )
-        return [(*_with_value(_checked(row)[:12], loader), _traceback(row)) for row in found]
+        return [(*_with_value(_checked(row)[:14], loader), _traceback(row)) for row in found]
 
 
 @contextmanager
@@ -292,7 +297,7 @@ def _with_value(row: tuple[Any, ...], loader: Serializer | None) -> tuple[Any, .
 def _checked(row: tuple[Any, ...]) -> tuple[Any, ...]:
     """A row whose checksum matches."""
     item, occurrence, status, value, kind, message, stage, *_ = row
-    module, notes, stack, key, checksum = row[12:]
+    module, notes, stack, key, checksum = row[14:]
     content = (status, value, module, kind, message, notes, stack, stage)
     check_row(key, occurrence, item, (*content, checksum))
     return row
@@ -300,7 +305,7 @@ def _checked(row: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _traceback(row: tuple[Any, ...]) -> str | None:
     """Traceback of an error as text."""
-    kind, message, module, notes, stack = row[4], row[5], *row[12:15]
+    kind, message, module, notes, stack = row[4], row[5], *row[14:17]
     if kind is None or stack is None:
         return None
     return f"{stack}{closing_lines(journaled_error(module, kind, message, notes))}"

@@ -19,12 +19,13 @@ from ragasync.journal.ownership import JobIdentity
 from ragasync.journal.rows import RowKey, check_row, make_key, to_outcome, to_row
 from ragasync.journal.serializers import SERIALIZERS, Serializer
 from ragasync.sqlite_file import convert_errors
+from ragasync.usage import UsageTotals
 
 E = TypeVar("E")
 
 _FIND = (
     "SELECT status, value, error_module, error_type, error_message, error_notes, stack, stage,"
-    " checksum FROM outcomes WHERE key = ? AND occurrence = ?"
+    " checksum, tokens, cost FROM outcomes WHERE key = ? AND occurrence = ?"
 )
 
 _ANY_DONE = "SELECT 1 FROM outcomes WHERE status = 'done' LIMIT 1"
@@ -34,8 +35,8 @@ _DONE = "SELECT key, occurrence, value FROM outcomes WHERE status = 'done' ORDER
 RecordedOutcome = tuple[Outcome[Any, Any], str | None]
 """The outcome of an earlier run, and the stack of its error."""
 
-_Entry = tuple[RowKey, Outcome[Any, Any], str | None]
-"""An outcome to write, with the stack of its error."""
+_Entry = tuple[RowKey, Outcome[Any, Any], str | None] | None
+"""An outcome to write, with the stack of its error; None if only the usage has changed."""
 
 
 @dataclass(slots=True)
@@ -64,6 +65,9 @@ class JournalSession:
 
     Attributes:
         warning: a warning for the user, or None.
+        id: the random id of the journal.
+        usage: what the earlier runs of the journal have used.
+        usage_is_queued: whether the usage of this run will be written soon.
         holds_success: whether an earlier run recorded a success.
     """
 
@@ -74,12 +78,15 @@ class JournalSession:
         self._row_keys: dict[int, RowKey] = {}
         self._writer: Writer[_Entry] | None = None
         self._loss: Exception | None = None
+        self._totals: UsageTotals | None = None
+        self.usage_is_queued = False
         job = JobIdentity(
             journal.name or binding.name, journal.version, self._serializer.name, binding.functions
         )
         self._file = JournalFile(journal.path, journal.timeout, job)
         try:
             self.warning = _change_warning(journal, job.name, self._file.changes)
+            self.id, self.usage = self._file.id, self._file.usage
             self._reader = JournalReader(self._file.reading, binding, self._serializer)
             self.holds_success = self._reader.holds_success
         except BaseException:
@@ -87,10 +94,17 @@ class JournalSession:
             raise
 
     def start_writing(
-        self, on_error: Callable[[Exception], None], on_space: Callable[[], None]
+        self,
+        on_error: Callable[[Exception], None],
+        on_space: Callable[[], None],
+        totals: UsageTotals,
     ) -> None:
-        """Start the thread that writes outcomes; it calls the functions, see Writer."""
-        journal = self._journal
+        """
+        Start the thread that writes outcomes; it calls the functions, see Writer.
+
+        `totals` count the usage of the run; they go on from what the journal has.
+        """
+        journal, self._totals = self._journal, totals
         self._writer = Writer(
             self._write, journal.flush_seconds, journal.flush_items, on_error, on_space
         )
@@ -131,6 +145,12 @@ class JournalSession:
             return
         self._writer.put((row_key, outcome, stack))
 
+    def record_usage(self) -> None:
+        """Queue the usage so far for writing; many reports are written together."""
+        if self._writer is not None and not self.usage_is_queued:
+            self.usage_is_queued = True
+            self._writer.put(None)
+
     def close(self) -> None:
         """Write the queued outcomes and close the file; a failure is in `error`."""
         if self._writer is not None:
@@ -145,14 +165,18 @@ class JournalSession:
         """Commit a group of outcomes; a value that cannot be kept is an error after that."""
         rows, refusal = [], None
         now = time.time()
-        for row_key, outcome, stack in group:
+        self.usage_is_queued = False  # before the usage is read: a later report queues it again
+        for entry in group:
+            if entry is None:
+                continue
+            row_key, outcome, stack = entry
             try:
                 value = self._serializer.dumps(outcome.value) if outcome.ok else None
             except Exception as error:
                 refusal = refusal or self._refusal(outcome, error)
             else:
                 rows.append(to_row(row_key, outcome, stack, value, now))
-        self._file.write(rows)
+        self._file.write(rows, self.usage if self._totals is None else self._totals.usage)
         if refusal is not None:
             raise refusal
 
@@ -228,7 +252,7 @@ class JournalReader:
         with convert_errors(self._path, JOURNAL, self._timeout):
             occurrence, row = self._read(key, first)
             if row is not None:
-                check_row(key, occurrence, preview, row)
+                check_row(key, occurrence, preview, row[:-2])
         self._seen[key] = occurrence + 1
         return RowKey(key, occurrence, preview), row
 
@@ -250,7 +274,7 @@ class JournalReader:
         is_retried = binding.journal.retry_failed or row[3] in binding.transient_errors
         if binding.rerun_failed or (row[0] == "failed" and is_retried):
             return None
-        outcome, stack = to_outcome(index, item, row[:-1], self._loads)
+        outcome, stack = to_outcome(index, item, (*row[:-3], *row[-2:]), self._loads)
         if outcome.ok and not self._is_still_valid(item, outcome.value, row_key):
             return None
         return outcome, stack and self._stacks.setdefault(stack, stack)

@@ -215,7 +215,9 @@ def _counts(view: JobView) -> list[tuple[int | None, str]]:
     ]
     if now.recalled:
         facts.append((None, f"{now.recalled:,} from the journal"))
-    facts += [(None, f"{name} {value}") for name, value in usage_facts(now.tokens, now.cost)]
+    projected = None if view.ended else now.projected_cost
+    usage = usage_facts(now.tokens, now.cost, projected)
+    facts += [(None, f"{name} {value}") for name, value in usage]
     if not view.ended:
         return [*facts, (None, f"{now.in_flight:,} in flight")]
     for status, name in ((CANCELLED, "cancelled"), (PENDING, "pending")):

@@ -11,6 +11,7 @@ import pytest
 from ragasync import (
     AsyncBatchProcessor,
     AsyncRetry,
+    Journal,
     RateLimiter,
     Usage,
     note_usage,
@@ -493,7 +494,8 @@ async def test_a_run_stops_when_its_time_is_over():
         if item == 1:
             raise ConnectionError("no answer")
 
-    processor = AsyncBatchProcessor(answer, max_concurrency=2, retry_delay=9.0, max_seconds=5)
+    retry = AsyncRetry(1, 9.0, jitter=None)
+    processor = AsyncBatchProcessor(answer, max_concurrency=2, retry=retry, max_seconds=5)
     result = await processor.process(range(9))
     assert result.seconds == 6.0
     assert (result.success_count, result.error_count) == (5, 0)
@@ -555,7 +557,95 @@ async def test_a_budget_of_what_nobody_reports_is_warned_of():
     assert len(said) == 1
 
 
+async def test_a_job_shows_its_usage_and_projects_its_cost():
+    """From the items that have ended to all of them."""
+    job = AsyncBatchProcessor(ask, max_concurrency=1).start([2] * 10, on_current_loop=True)
+    await asyncio.sleep(4.5)
+    assert (job.progress.tokens, job.progress.cost) == (8, 0.8)
+    assert job.progress.projected_cost == pytest.approx(2.0)
+    assert "tokens 8, cost 0.80 of about 2.00" in repr(job)
+    await job
+    assert job.progress.projected_cost == pytest.approx(2.0)
+    assert "cost 2.00," not in repr(job)
+    assert "of about" not in repr(job)
+
+
 async def test_a_summary_has_the_usage():
     """Only where something was reported."""
     assert "tokens: 6" in (await AsyncBatchProcessor(ask).process([1, 2, 3])).summary()
     assert "tokens" not in (await AsyncBatchProcessor(asyncio.sleep).process([1])).summary()
+
+
+# ── tables and journals ─────────────────────────────────────────────────────────────────────
+
+
+async def test_a_table_has_tokens_and_cost_where_they_were_reported():
+    """Items without a report have none; without any report there are no such columns."""
+
+    async def answer(item):
+        if item:
+            note_usage(tokens=item, cost=item / 10)
+
+    frame = (await AsyncBatchProcessor(answer).process([0, 2])).to_dataframe()
+    assert frame["tokens"].isna().tolist() == frame["cost"].isna().tolist() == [True, False]
+    assert (str(frame["tokens"].dtype), str(frame["cost"].dtype)) == ("Int64", "Float64")
+    assert (frame["tokens"].sum(), frame["cost"].sum()) == (2, 0.2)
+    assert frame.columns[-1] == "traceback"
+    bare = (await AsyncBatchProcessor(answer).process([0])).to_dataframe()
+    assert not {"tokens", "cost"} & set(bare.columns)
+
+
+async def test_a_resumed_run_knows_what_was_paid(tmp_path):
+    """A budget counts all runs of the journal, and a larger one continues."""
+    path = tmp_path / "run.sqlite"
+
+    def processor(max_tokens):
+        return AsyncBatchProcessor(ask, max_concurrency=1, max_tokens=max_tokens, journal=path)
+
+    first = await processor(5).process([2, 3, 4, 5])
+    assert (first.success_count, first.usage) == (2, Usage(2, 5, 0.5))
+    again = await processor(5).process([2, 3, 4, 5])
+    assert again.stopped_because == "5 tokens were used, which reaches max_tokens=5"
+    assert (again.usage, again[2].status) == (Usage(2, 5, 0.5), "pending")
+    last = await processor(100).process([2, 3, 4, 5])
+    assert last.all_succeeded
+    assert last.usage == Usage(4, 14, pytest.approx(1.4))
+    assert [outcome.tokens for outcome in last] == [2, 3, 4, 5]
+    assert first.merge(last).usage == last.usage == last.merge(first).usage
+    frame = Journal(path).to_dataframe()
+    assert frame["tokens"].tolist() == [2, 3, 4, 5]
+
+
+async def test_a_journal_has_the_usage_of_attempts_without_an_outcome(tmp_path):
+    """Of a call that was cancelled, and of a retry that never came."""
+    path, reported = tmp_path / "run.sqlite", asyncio.Event()
+
+    async def answer(item):
+        note_usage(tokens=item)
+        if item == 1:
+            raise ConnectionError("no answer")
+        reported.set()
+        await asyncio.sleep(1000)
+
+    processor = AsyncBatchProcessor(answer, retry_delay=500.0, journal=path)
+    job = processor.start([1, 20], on_current_loop=True)
+    await reported.wait()
+    job.cancel()
+    await job
+    resumed = await AsyncBatchProcessor(answer, max_tokens=1, journal=path).process([1, 20])
+    assert (resumed.usage.tokens, resumed.pending_count) == (21, 2)
+
+
+async def test_a_retry_with_a_journal_counts_each_run_once(tmp_path):
+    """The journal has the first run already."""
+    broken = [True]
+
+    async def answer(item):
+        note_usage(tokens=10)
+        if broken[0] and item == "b":
+            raise ValueError("a bad item")
+
+    processor = AsyncBatchProcessor(answer, retry_count=0, journal=tmp_path / "run.sqlite")
+    result = await processor.process(["a", "b"])
+    broken[0] = False
+    assert (await result.retry_failed(processor)).usage == Usage(3, 30, 0.0)

@@ -181,7 +181,7 @@ def test_a_journal_of_a_newer_ragasync_is_refused(path: Path):
     content_of_a_whole_journal(path)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 7")
-    with pytest.raises(JournalError, match=r"version 7 .* reads version 3: use the ragasync that"):
+    with pytest.raises(JournalError, match=r"version 7 .* reads version 4: use the ragasync that"):
         run(path)
     assert CALLS == []
 
