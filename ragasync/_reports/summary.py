@@ -224,7 +224,28 @@ def adaptive_note(result: RunResult) -> str:
 
 def incident_notes(result: RunResult) -> str:
     """Sentences on pauses by the service, a halted executor, and a source that blocked the loop."""
-    return _service_note(result) + _executor_note(result) + _source_note(result)
+    notes = _service_note(result), _executor_note(result), _source_note(result)
+    return "".join(notes) + _budget_note(result)
+
+
+def _budget_note(result: RunResult) -> str:
+    """A sentence on the budget that stopped the run, and on what the rest would take."""
+    columns, usage = result.columns, result.stats.usage
+    _, reached, bound = (result.stopped_because or "").partition(", which reaches ")
+    if not reached:
+        return ""
+    name = bound.partition("=")[0]
+    ended = columns.status.count(DONE) + columns.status.count(FAILED)
+    left = len(columns) - ended
+    note = f" The budget {one_line(bound)} stopped the run, and {counted(left, 'item')} are left"
+    if name == "max_seconds":
+        return f"{note}: with a journal, the same call continues."
+    more = usage.tokens if name == "max_tokens" else usage.cost
+    if ended:
+        estimate = more * left / ended
+        amount = f"{estimate:,.0f} tokens" if name == "max_tokens" else cost_text(estimate)
+        note += f", which would take about {amount} more"
+    return f"{note}: with a journal, the same call with a larger {name} continues."
 
 
 def _service_note(result: RunResult) -> str:

@@ -226,10 +226,11 @@ async def test_what_was_left_is_done_by_the_next_run():
 async def test_a_journal_calls_nothing_done_that_was_left(tmp_path):
     """The next run with it goes on there."""
     embed = Metered(price=1.0)
-    processor = exact(embed, max_cost=4.0, journal=tmp_path / "run.sqlite")
-    first = await processor.process(texts(6))
-    second = await processor.process(texts(6))
+    journal = tmp_path / "run.sqlite"
+    first = await exact(embed, max_cost=4.0, journal=journal).process(texts(6))
+    second = await exact(embed, max_cost=9.0, journal=journal).process(texts(6))
     assert (first.success_count, first.pending_count) == (4, 2)
+    assert (second.usage.cost, second[0].cost) == (6.0, 1.0)
     assert [outcome.attempts for outcome in second] == [0] * 4 + [1] * 2
     assert len(embed.calls) == 6
 
