@@ -120,6 +120,8 @@ class Labels:
 
     def groups(self, positions: Sequence[int]) -> list[int]:
         """A number for the label of each position, the same for equal labels."""
+        if not positions:  # which pandas 2 cannot factorize in a MultiIndex
+            return []
         codes, _ = self.take(positions).factorize(use_na_sentinel=False)
         return [int(code) for code in codes]
 

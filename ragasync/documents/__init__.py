@@ -5,6 +5,7 @@ Documents: load, chunk, embed and store them, and search them.
     document_job.py      DocumentJob: the handle of a background run, to steer its stages
     run_sources.py       RunSources: the sources of one run; RootCheck, Pruner
     sources.py           find_sources: folders, paths and texts; ids of files
+    frame_source.py      FrameSource: rows of a DataFrame as documents
     unique_sources.py    each source once per run, and no two sources with one id
     resume.py            the journal of a document processor
     stage.py             Stage: a function with its own settings, and what counts as changed
@@ -37,6 +38,7 @@ from ragasync.documents.dataframes import chunks_dataframe, documents_dataframe,
 from ragasync.documents.document_job import DocumentJob
 from ragasync.documents.embedders import Embedder, HashingEmbedder, WordLlamaEmbedder
 from ragasync.documents.embedders.openai import OpenAIEmbedder
+from ragasync.documents.frame_source import FrameSource
 from ragasync.documents.loaders import LOADERS, load_source
 from ragasync.documents.loaders.html import load_html
 from ragasync.documents.loaders.pdf import EmptyPage, PDFLoader
@@ -86,6 +88,7 @@ __all__ = [
     "EmbedderMismatch",
     "EmptyPage",
     "Filter",
+    "FrameSource",
     "HashingEmbedder",
     "Hit",
     "Hits",

@@ -242,7 +242,8 @@ class AsyncDocumentProcessor:
         Args:
             sources: a folder (which is walked), a file, a Document, or an iterable or async
                 iterable of these and of (id, text) pairs; with a custom `load`, of whatever it
-                accepts.
+                accepts. Or a DataFrame of pandas or polars: its columns `id` and `text` become
+                Documents, with the other columns as metadata (see FrameSource).
             progress_callback: as for `AsyncBatchProcessor.process`.
             total: as for `AsyncBatchProcessor.process`.
             max_items: process only the first sources, as a pilot; the rest stay pending.
@@ -288,7 +289,7 @@ class AsyncDocumentProcessor:
         resolved = await asyncio.to_thread(self._resolver.resolve, sources, prune=False)
         settings, pipeline = self._settings_of(resolved)
         outcomes = stream_outcomes(
-            settings, resolved.items, ordered=ordered, total=total, inner=pipeline
+            settings, resolved.labeled_items, ordered=ordered, total=total, inner=pipeline
         )
         async with aclosing(outcomes):
             async for outcome in outcomes:
@@ -326,7 +327,7 @@ class AsyncDocumentProcessor:
             sources.pruner = None  # a pilot has not seen all files
         settings, pipeline = self._settings_of(sources)
         job_run = self._processor._new_run(
-            sources.items, progress_callback, total, max_items, settings, pipeline
+            sources.labeled_items, progress_callback, total, max_items, settings, pipeline
         )
         return job_run, pipeline
 

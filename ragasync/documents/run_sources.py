@@ -21,6 +21,8 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Any, Literal, TypeAlias, cast
 
+from ragasync.dataframe_items import LabeledItems
+from ragasync.documents.frame_source import FrameSource, frame_documents
 from ragasync.documents.models import Document, IdConflictError
 from ragasync.documents.processed import ProcessedDocument
 from ragasync.documents.sources import FileIds, Origin, Source, find_sources, plain_path, source_of
@@ -33,6 +35,7 @@ from ragasync.documents.store import (
 )
 from ragasync.documents.unique_sources import OwnFiles, Taken, UniqueSources, claim_earlier
 from ragasync.foreign_errors import is_a
+from ragasync.item_labels import Labels
 
 Prune: TypeAlias = bool | Literal["force"]
 """Whether to delete documents of missing files; "force" also if a whole folder is missing."""
@@ -373,7 +376,13 @@ def _files_of(items: Iterable[object]) -> list[Source]:
 
 
 Sources: TypeAlias = (
-    str | os.PathLike[str] | Source | Document | Iterable[object] | AsyncIterable[object]
+    str
+    | os.PathLike[str]
+    | Source
+    | Document
+    | FrameSource
+    | Iterable[object]
+    | AsyncIterable[object]
 )
 """What may be processed; see `AsyncDocumentProcessor.process`."""
 
@@ -390,12 +399,21 @@ class RunSources:
         pruner: removes stored documents that the run has not found; None if it does not prune.
         root_check: compares files with stored documents of another root, if that is necessary.
         taken: the ids of the sources so far.
+        labels: the labels of rows of a DataFrame; None for other sources.
     """
 
     items: Items = ()
     pruner: Pruner | None = None
     root_check: RootCheck | None = None
     taken: Taken = field(default_factory=dict)
+    labels: Labels | None = None
+
+    @property
+    def labeled_items(self) -> Items:
+        """The items with their labels, as a run takes them."""
+        if self.labels is None or not isinstance(self.items, list):
+            return self.items
+        return LabeledItems(self.items, self.labels)
 
     def recall(self, source: object, done: ProcessedDocument) -> bool:
         """Take a source's result from an earlier run; False if another source has its ids now."""
@@ -441,14 +459,19 @@ class SourceResolver:
 
         Raises:
             FileNotFoundError: a str names no existing path.
-            TypeError: pruning needs a store that can list the documents of a folder.
-            ValueError: pruning needs a folder among the sources.
+            TypeError: pruning needs a store that can list the documents of a folder; or the sources
+                are a Series.
+            ValueError: pruning needs a folder among the sources; or a DataFrame has no columns `id`
+                and `text`.
             RunRefused: stored documents would be lost.
             StoreNotWritable: the store is read-only.
         """
         if prune not in (True, False, "force"):
             raise ValueError(f'prune must be True, False or "force", got {prune!r:.200}')
         getattr(self.store, "check_writable", lambda: None)()
+        labels = None
+        if (rows := frame_documents(sources)) is not None:
+            sources, labels = rows
         pruner = None
         if prune:
             force = prune == "force"
@@ -462,7 +485,7 @@ class SourceResolver:
             if prune != "force":
                 pruner.refuse_empty()
         check = root_check if root_check.is_other_root else None
-        return RunSources(items, pruner, check, unique.taken)
+        return RunSources(items, pruner, check, unique.taken, labels)
 
     def _items(self, sources: Sources, unique: UniqueSources) -> Items:
         """The items: a list if they are finite anyway, so that progress knows the total."""
@@ -470,6 +493,7 @@ class SourceResolver:
             return unique.of_async(sources, self._expand)
         if isinstance(sources, str | os.PathLike | Source | Document):
             return list(unique.of(find_sources(sources, root=self.ids.root), are_held=True))
+        assert not isinstance(sources, FrameSource)  # `resolve` takes its rows
         given: Iterable[Any] = sources
         if not self.as_given:
             origins = cast("Iterable[Origin]", sources)  # each is checked

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from ragasync.documents.loaders import load_source
-from ragasync.documents.models import Document, IdConflictError
+from ragasync.documents.models import Document, IdConflictError, LoadError
 from ragasync.documents.prepared import PreparedDocument
 from ragasync.documents.processed import ProcessedDocument
 from ragasync.documents.sources import FileIds, Source, as_id, part_id, plain_path
@@ -77,7 +77,7 @@ class RefusedDocument(Document):
     def __reduce__(self) -> tuple[type[Document], tuple[object, ...]]:
         return type(self), (*Document.__reduce__(self)[1], self.taken_by)
 
-    def refusal(self) -> IdConflictError:
+    def refusal(self) -> IdConflictError | LoadError:
         """Return the error of this document."""
         return IdConflictError.between(self.id, self.taken_by, f"{Document.__repr__(self)}")
 

@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 from decimal import Decimal
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pandas as pd
 import pytest
 
 from ragasync import AsyncBatchProcessor, BatchResult, process_with_workers
+from tests.support.requirements import needs
 
 INDEXES = {
     "strings": pd.Index(["x", "y", "z", "w"]),
@@ -474,7 +476,8 @@ def test_columns_are_not_attached_to_other_rows():
 
 async def test_polars_works_the_same_way_without_an_index():
     """Rows by column name, with plain values; labels are positions."""
-    pl = pytest.importorskip("polars")
+    needs("polars")
+    pl: Any = import_module("polars")
     when = datetime.datetime(2024, 5, 1, 12)
     frame = pl.DataFrame(
         {"n": [0, 1, None], "when": [when, None, None], "words": [["a"], [], None]}
