@@ -396,30 +396,20 @@ def condition_of(where: Filter | None) -> Condition | None:
     return _of_mapping(where, "where", 0)
 
 
-def holds_always(condition: Condition) -> bool:
-    """Return whether a condition holds whatever the metadata, as `{"lang": {"$nin": []}}` does."""
+def holds_always(condition: Condition, verdict: bool = True) -> bool:
+    """
+    Return whether a condition has one verdict whatever the metadata.
+
+    `{"lang": {"$nin": []}}` always holds, and `{"lang": []}` never does.
+    """
     match condition:
         case Comparison():
-            return False
-        case AllOf(parts):
-            return all(map(holds_always, parts))
-        case AnyOf(parts):
-            return any(map(holds_always, parts))
+            return not verdict and not condition.values
+        case AllOf(parts) | AnyOf(parts):
+            decides = all if verdict is isinstance(condition, AllOf) else any
+            return decides(holds_always(part, verdict) for part in parts)
         case Not(part):
-            return _holds_never(part)
-
-
-def _holds_never(condition: Condition) -> bool:
-    """Return whether a condition holds of nothing, as `{"lang": []}` does."""
-    match condition:
-        case Comparison():
-            return not condition.values
-        case AllOf(parts):
-            return any(map(_holds_never, parts))
-        case AnyOf(parts):
-            return all(map(_holds_never, parts))
-        case Not(part):
-            return holds_always(part)
+            return holds_always(part, not verdict)
 
 
 def comparisons(condition: Condition | None) -> Iterator[Comparison]:
@@ -507,15 +497,7 @@ def warn_of_unknown(
     of_chunks: Collection[str] = (),
     stacklevel: int = 3,
 ) -> None:
-    """
-    Warn the caller of keys that no document has, with those that it may mean.
-
-    Args:
-        unknown: The keys that no document has.
-        known: Those that there are.
-        of_chunks: The keys that chunks have, where conditions are on documents alone.
-        stacklevel: That of the caller, as `warnings.warn` counts.
-    """
+    """Warn the caller of keys that no document has, with those that it may mean."""
     known = [*known]
     for key in unknown:
         if key in of_chunks:

@@ -22,12 +22,7 @@ from ragasync.object_views import object_html
 
 
 class FileIds:
-    """
-    Make the id of a file from its path.
-
-    Args:
-        root: the folder that ids are relative to; None for absolute paths.
-    """
+    """Make the id of a file from its path."""
 
     def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
         if root is not None and not isinstance(root, str | os.PathLike):

@@ -148,11 +148,6 @@ def as_stage(
 
     An object with an `as_stage` method, such as `OpenAIEmbedder`, provides its own Stage.
 
-    Args:
-        given: a function, a Stage, or None.
-        default: the function to use for None.
-        may_yield: whether a generator function is allowed.
-
     Raises:
         TypeError: it is neither a function nor a Stage.
     """
@@ -466,12 +461,7 @@ def embedder_identity(
     """
     Make the identity of an embedder.
 
-    Args:
-        function: the embedder.
-        name: the name that its stage gives it, or None.
-        version: the version that its stage gives it; another version is another embedder.
-        version_of_all: the processor's version, which replaces code in comparisons.
-        sources: the files that were read already.
+    Another `version` is another embedder; `version_of_all` replaces code in comparisons.
     """
     owner = _owner_of(function)
     own, model = _said_by(owner, "name"), _said_by(owner, "model", "model_name")

@@ -431,10 +431,6 @@ class EmbeddingProcesses:
 
     A worker is a subprocess with a program of its own: it never imports `__main__`. It ends when
     its input does, also if this process was killed. Instances are thread-safe; a call blocks.
-
-    Args:
-        embedder: the embedder.
-        start_chars: for each worker, the number of characters after which it is started.
     """
 
     def __init__(self, embedder: HashingEmbedder, start_chars: Sequence[int]) -> None:

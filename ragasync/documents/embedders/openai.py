@@ -254,11 +254,6 @@ class HeaderRateLimiter:
     Without a given rate, it takes the latest one in the headers, unless the limiter's rate was set
     by hand. If nothing remains, it pauses until the reset, at most a minute: the limits are for a
     minute, and a longer one answers 429.
-
-    Args:
-        kind: the unit of the limit.
-        per_minute: the rate; None for that in the headers.
-        weight: the weight of an item, as in RateLimiter.
     """
 
     def __init__(

@@ -125,11 +125,6 @@ class WordText:
     and tabs between cells; rows of a table inside a cell have their own lines. A note follows the
     paragraph or table that refers to it, as `[^1]: text` for `[^1]`, and endnotes are numbered
     `[^e1]`. A text box follows the paragraph that it is anchored in.
-
-    Args:
-        styles: The document's styles.
-        numbers: Its lists, which count on from part to part.
-        notes: The elements of its footnotes and endnotes.
     """
 
     def __init__(self, styles: Styles, numbers: ListNumbers, notes: Mapping[Note, Element]) -> None:

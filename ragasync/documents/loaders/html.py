@@ -178,13 +178,7 @@ def is_hidden(tag: str, attributes: Mapping[str, str | None]) -> bool:
 
 
 class _HiddenElement:
-    """
-    Follow the tags in a hidden element to its end, also where end tags are left out.
-
-    Args:
-        tag: the tag of the element.
-        around: the number of open elements of each tag around it.
-    """
+    """Follow the tags in a hidden element to its end, also where end tags are left out."""
 
     def __init__(self, tag: str, around: Counter[str]) -> None:
         self._tag = tag

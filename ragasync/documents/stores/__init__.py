@@ -140,13 +140,7 @@ class StoredRows(Protocol):
 
 
 class LocalStore(ABC):
-    """
-    The methods of SqliteStore, MemoryStore and LanceStore.
-
-    Args:
-        path: The file or folder as given, for its repr.
-        embedder: Embeds the text of a search.
-    """
+    """The methods of SqliteStore, MemoryStore and LanceStore."""
 
     def __init__(self, path: str, embedder: Embed | None) -> None:
         self._given = path

@@ -67,14 +67,7 @@ _MANY = 1_000
 
 
 class LanceRows(StoredRows):
-    """
-    The documents of a LanceStore, in one version of its table.
-
-    Args:
-        table: The table; to change it, the caller must hold the write lock.
-        folder: The folder of the store.
-        entries: The known entries of stored documents.
-    """
+    """The documents of a LanceStore; to change them, the caller must hold the write lock."""
 
     def __init__(self, table: LanceTable, folder: str, entries: StoredEntries) -> None:
         self._table, self._folder, self._entries = table, folder, entries
