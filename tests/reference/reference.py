@@ -17,6 +17,7 @@ from inspect import Signature
 from pathlib import Path
 from typing import get_type_hints
 
+import pandas as pd
 import pdoc.render
 from pdoc.doc import Class, Function, Module
 
@@ -36,6 +37,8 @@ def build(folder: Path) -> Path:
         footer_text=f"ragasync {version('ragasync')}",
         template_directory=Path(__file__).parent,
     )
+    # The annotation `pd.Series[Any]` is one for type checkers.
+    setattr(pd.Series, "__class_getitem__", classmethod(lambda cls, _: cls))  # noqa: B010
     pages = {name: page_of(name) for name in PAGES}
     text = Path(__file__).with_name("start.md").read_text(encoding="utf-8")
     pdoc.render.env.globals["start"] = f"{text}\n{list_of(pages)}"
