@@ -28,10 +28,12 @@ HERE = Path(__file__).parents[1]
 README = (HERE / "recipes" / "README.md").read_text(encoding="utf-8")
 PACKAGES = (
     "chromadb",
+    "fastapi",
     "langchain_core",
     "langchain_text_splitters",
     "llama_index",
     "qdrant_client",
+    "streamlit",
 )
 COUNT = 24  # documents
 
@@ -262,6 +264,37 @@ def test_a_rate_is_shared_through_redis(run: Run, tmp_path: Path, monkeypatch: p
             state = asked.hgetall("ragasync:rate:{library}")
         assert float(state["rate"]) == 50
         assert float(state["tat"]) > 0.0  # on a busy machine the last one may have been long ago
+
+
+# ── web services ────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_service_starts_a_job_shows_it_and_cancels_it(run: Run):
+    """Each request comes on its own, and the job runs on between them."""
+    brought("fastapi")
+    from fastapi.testclient import TestClient
+
+    with TestClient(run("with_fastapi")["app"]) as client:
+        assert client.post("/jobs/mine", json=["a text"] * 50).status_code == 200
+        while client.get("/jobs/mine").json() != {"done": 50, "failed": 0, "total": 50}:
+            pass
+        assert "50 of 50 done" in client.delete("/jobs/mine").json()
+
+
+def test_a_page_starts_a_job_and_shows_its_end(run: Run):
+    """As a browser sees it, without the browser."""
+    brought("streamlit")
+    from streamlit.testing.v1 import AppTest
+
+    page = AppTest.from_file(str(HERE / "recipes" / "with_streamlit.py"), default_timeout=30).run()
+    page.button[0].click().run()
+    job = page.session_state.job
+    page.slider[0].set_value(64).run()
+    assert job.max_concurrency == 64
+    assert job.wait().all_succeeded
+    page.run()
+    assert list(page.dataframe[0].value["status"].unique()) == ["done"]
+    assert not page.exception
 
 
 # ── the README ──────────────────────────────────────────────────────────────────────────────
