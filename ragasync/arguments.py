@@ -283,6 +283,7 @@ def explains_arguments(target: F) -> F:
 
         @functools.wraps(target)
         async def wrapper(*args: object, **kwargs: object) -> object:
+            __tracebackhide__ = True  # IPython and pytest leave this frame out
             try:
                 coro = target(*args, **kwargs)
             except TypeError:
@@ -296,6 +297,7 @@ def explains_arguments(target: F) -> F:
 
         @functools.wraps(target)
         def wrapper(*args: object, **kwargs: object) -> object:
+            __tracebackhide__ = True
             try:
                 return target(*args, **kwargs)
             except TypeError:

@@ -116,6 +116,7 @@ class Job(Generic[T, R]):
                     raise Interrupted("job.wait() was cancelled with the call around it")
         except (KeyboardInterrupt, asyncio.CancelledError) as interrupt:
             interrupt.add_note(self._job_run.what_was_done())
+            show_in_one_line(interrupt, self._job_run.what_was_done())
             raise
         finally:
             self._flush_panel()

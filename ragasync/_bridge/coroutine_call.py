@@ -14,8 +14,9 @@ from ragasync._bridge.blocking_calls import BlockingCall, is_tree_variable
 from ragasync._bridge.interrupts import Interrupted, copy_notes
 from ragasync.cancellation import create_lazy_task
 from ragasync.clock import running_loop
+from ragasync.error_text import show_in_one_line
 from ragasync.errors import RunAsyncError, as_run_async_error
-from ragasync.foreign_errors import is_a
+from ragasync.foreign_errors import is_a, notes_of
 
 T = TypeVar("T")
 
@@ -107,10 +108,13 @@ class CoroutineCall(Generic[T]):
                 variable.set(value)
 
     def copy_notes_to(self, interrupt: BaseException) -> None:
-        """Add the notes of the cancelled coroutine to an interrupt."""
+        """Add the notes of the cancelled coroutine to an interrupt, which IPython shows alone."""
         error, self._error = self._error, None
         copy_notes(error, interrupt)
         del error
+        if is_a(interrupt, (KeyboardInterrupt, Interrupted)):
+            said = str(interrupt) or "run_async was interrupted, and its coroutine was cancelled"
+            show_in_one_line(interrupt, "; ".join(notes_of(interrupt)) or said)
 
     def _cancellation(self, error: BaseException | None) -> BaseException:
         """Make the error of a call that was cancelled."""

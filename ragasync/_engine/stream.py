@@ -15,7 +15,7 @@ from ragasync._outcomes.outcome import CallSuccess, Outcome, RecordSuccess
 from ragasync._reports.summary import counted
 from ragasync.cancellation import create_lazy_task
 from ragasync.clock import Heartbeat
-from ragasync.error_text import add_note, closing_lines
+from ragasync.error_text import add_note, closing_lines, show_in_one_line
 from ragasync.errors import JobStopped
 from ragasync.item_labels import Labels
 from ragasync.settings import BatchSettings
@@ -59,6 +59,10 @@ async def stream_outcomes(
             while (outcome := await buffer.next()) is not None:
                 count += 1
                 yield outcome
+    except asyncio.CancelledError as cancelled:
+        yielded = counted(count, "outcome")
+        show_in_one_line(cancelled, f"ragasync: the stream was cancelled after {yielded}")
+        raise
     finally:
         if not run.live.owner_is_cancelled:  # a second cancellation would interrupt its clean-up
             running.cancel()

@@ -135,6 +135,39 @@ except BaseException as error:
         assert "last_result" in ran.stdout
 
 
+@pytest.mark.parametrize(
+    ("cell", "line"),
+    [
+        ("processor.process_sync(range(10))", "KeyboardInterrupt: ragasync: 2 of 10 items"),
+        ("processor.start(range(10)).wait()", "KeyboardInterrupt: ragasync: 2 of 10 items"),
+        ("run_async(processor.process(range(10)))", "KeyboardInterrupt: ragasync: 2 of 10"),
+        ("run_async(call(3))", "KeyboardInterrupt: run_async was interrupted, and its coroutine"),
+        ("await processor.process(range(10))", "CancelledError: ragasync: 2 of 10 items"),
+        ("await processor.start(range(10))", "CancelledError: ragasync: 2 of 10 items"),
+        (
+            "await asyncio.sleep(0); processor.process_sync(range(10))",
+            "Interrupted: ragasync: 2 of 10 items",
+        ),
+        (
+            "async for _ in processor.stream(range(10)): pass",
+            "CancelledError: ragasync: the stream was cancelled after 2 outcomes",
+        ),
+    ],
+)
+def test_an_interrupted_cell_shows_one_line(kernel: Kernel, cell: str, line: str):
+    """What was done, instead of a page of the frames of asyncio and this library."""
+    ran = kernel.run_interrupted(SETUP + cell)
+    (shown,) = "\n".join(ran.traceback).splitlines()
+    assert shown.startswith(line)
+
+
+def test_an_error_shows_the_user_s_lines_without_those_that_check_arguments(kernel: Kernel):
+    """The wrapper that answers argument names is no line of anybody's."""
+    ran = kernel.run(SETUP + "processor.process_sync(1)")
+    assert ran.error == "TypeError"
+    assert "_raise_if_unknown" not in "\n".join(ran.traceback)
+
+
 THREADS = (
     NO_GRACE
     + """
