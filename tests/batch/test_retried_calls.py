@@ -86,7 +86,7 @@ def test_the_defaults_of_the_retries_are_plain_to_see():
     """In the signature, as numbers."""
     parameters = inspect.signature(AsyncBatchProcessor).parameters
     assert str(parameters["retry_count"]) == "retry_count: 'int' = 3"
-    assert str(parameters["retry_delay"]) == "retry_delay: 'float' = 1.0"
+    assert str(parameters["retry_delay"]) == "retry_delay: 'float | timedelta' = 1.0"
 
 
 async def test_an_item_that_recovers_is_done_and_keeps_a_log_of_its_attempts():
