@@ -5,7 +5,6 @@ Documents: load, chunk, embed and store them, and search them.
     document_job.py      DocumentJob: the handle of a background run, to steer its stages
     run_sources.py       RunSources: the sources of one run; RootCheck, Pruner
     sources.py           find_sources: folders, paths and texts; ids of files
-    frame_source.py      FrameSource: rows of a DataFrame as documents
     unique_sources.py    each source once per run, and no two sources with one id
     resume.py            the journal of a document processor
     stage.py             Stage: a function with its own settings, and what counts as changed
@@ -25,7 +24,7 @@ Documents: load, chunk, embed and store them, and search them.
     stores/              SqliteStore, LanceStore, MemoryStore
     search.py            Filter: conditions on metadata; Hit, Hits: the results of a search
     search_text.py       the words of a text in any script
-    dataframes.py        documents_dataframe, stages_dataframe, chunks_dataframe
+    dataframes.py        FrameSource: rows as documents; documents_, stages_, chunks_dataframe
     models.py            Document, Chunk; LoadError and its reasons, and other errors
 
 Each source is an item of a run. A thread loads a block of sources, looks their documents up in the
@@ -34,11 +33,15 @@ the embedder, unless the store has their vectors. When the last vector of a docu
 stored together with others, and its ProcessedDocument is the value of its outcome.
 """
 
-from ragasync.documents.dataframes import chunks_dataframe, documents_dataframe, stages_dataframe
+from ragasync.documents.dataframes import (
+    FrameSource,
+    chunks_dataframe,
+    documents_dataframe,
+    stages_dataframe,
+)
 from ragasync.documents.document_job import DocumentJob
 from ragasync.documents.embedders import Embedder, HashingEmbedder, WordLlamaEmbedder
 from ragasync.documents.embedders.openai import OpenAIEmbedder
-from ragasync.documents.frame_source import FrameSource
 from ragasync.documents.loaders import LOADERS, load_source
 from ragasync.documents.loaders.html import load_html
 from ragasync.documents.loaders.pdf import EmptyPage, PDFLoader

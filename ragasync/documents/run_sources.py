@@ -22,7 +22,7 @@ from itertools import chain, islice
 from typing import Any, Literal, TypeAlias, cast
 
 from ragasync.dataframe_items import LabeledItems
-from ragasync.documents.frame_source import FrameSource, frame_documents
+from ragasync.documents.dataframes import FrameSource, frame_documents
 from ragasync.documents.models import Document, IdConflictError
 from ragasync.documents.processed import ProcessedDocument
 from ragasync.documents.sources import FileIds, Origin, Source, find_sources, plain_path, source_of
