@@ -96,8 +96,8 @@ class Stages:
         digest = "" if keeps_identity else embedder.digest
         return StagesFingerprint(load, chunk, LOADER_VERSION, digest)
 
-    def embedder(self, version: str, sources: Sources) -> EmbedderIdentity:
-        """Identity of the embedder in the embed stage."""
+    def embedder(self, version: str, sources: Sources, *, has_journal: bool) -> EmbedderIdentity:
+        """Identity of the embedder in the embed stage, which a store or a journal compares."""
         stage = self.embed
         return embedder_identity(
             stage.function,
@@ -105,6 +105,7 @@ class Stages:
             version=stage.version,
             version_of_all=version,
             sources=sources,
+            is_compared=has_journal or self.store is not None,
         )
 
 
@@ -121,6 +122,7 @@ class Settings:
     timeout: float | None
     executor: Executor | None
     version: str
+    has_journal: bool
     keep_content: bool
     cache: bool
     max_initial_failures: int | None
@@ -231,7 +233,7 @@ def pipeline_config(stages: Stages, settings: Settings) -> PipelineConfig:
         max_initial_failures=settings.max_initial_failures,
     )
     sources = Sources()
-    identity = stages.embedder(settings.version, sources)
+    identity = stages.embedder(settings.version, sources, has_journal=settings.has_journal)
     embedder = EmbedderInStore(known, identity, stages.embed.function)
     fingerprint = stages.fingerprint(settings.version, identity, sources)
     cached = cached_embeddings(known, embedder, settings.cache)

@@ -237,7 +237,10 @@ class Pipeline:
                 and isinstance(source, Document)
                 and len(source.text) <= INLINE_MAX_CHARS
             ):
-                done = await self._process_inline(source)
+                prepared, weight = self._prepare_inline(source)
+                if weight is None:
+                    weight = await self._enter_loading(prepared, source)
+                done = await self._finish(prepared, weight)
             else:
                 done = await self._process(source)
             return self._sources.note_done(source, done)
@@ -251,8 +254,8 @@ class Pipeline:
                 raise DocumentDeferred(*stopped.args) from stopped
             raise
 
-    async def _process_inline(self, document: Document) -> ProcessedDocument:
-        """Take a short document, whose chunks cost less than a hand-over to a thread, onward."""
+    def _prepare_inline(self, document: Document) -> tuple[PreparedDocument, int | None]:
+        """Chunk a short document, which takes less than a hand-over; give it room if there is."""
         assert self._block is not None  # else nothing is chunked inline
         assert self._blocks is not None
         try:
@@ -263,13 +266,15 @@ class Pipeline:
         weight = None if prepared.failure else self._budget.enter_now(len(prepared.chunks))
         if weight is not None:
             self._embedding += 1
-        else:
-            self._count_loading(1)
-            try:
-                weight = await self._enter(prepared, document)
-            finally:
-                self._count_loading(-1)
-        return await self._finish(prepared, weight)
+        return prepared, weight
+
+    async def _enter_loading(self, prepared: PreparedDocument, document: Document) -> int:
+        """Enter a document that has no room yet; it counts as loading, so that others wait."""
+        self._count_loading(1)
+        try:
+            return await self._enter(prepared, document)
+        finally:
+            self._count_loading(-1)
 
     async def _process(self, source: object) -> ProcessedDocument:
         """Load a source, and take its document, or each of its documents, to the store."""

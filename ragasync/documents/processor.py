@@ -187,6 +187,7 @@ class AsyncDocumentProcessor:
                 as_timeout(timeout),
                 executor,
                 version,
+                has_journal=journal is not None,
                 keep_content=keep_content,
                 cache=cache,
                 max_initial_failures=max_initial_failures,

@@ -457,25 +457,30 @@ def embedder_identity(
     version: str = "",
     version_of_all: str = "",
     sources: Sources | None = None,
+    is_compared: bool = True,
 ) -> EmbedderIdentity:
     """
     Make the identity of an embedder.
 
-    Another `version` is another embedder; `version_of_all` replaces code in comparisons.
+    Another `version` is another embedder; `version_of_all` replaces code in comparisons. The code
+    of one that is not compared is left out, because it takes some milliseconds to read.
     """
     owner = _owner_of(function)
     own, model = _said_by(owner, "name"), _said_by(owner, "model", "model_name")
     dimension = attribute(owner, "dimension")
     known: int | None = dimension if type(dimension) is int else None
     if not (name or own or model):
-        taken = fingerprint_of(function, is_left_out=_is_about_calls, sources=sources)
+        taken = FunctionFingerprint("", {})
+        if is_compared:
+            taken = fingerprint_of(function, is_left_out=_is_about_calls, sources=sources)
         shown = taken.name or _qualified(function)[1]
         return EmbedderIdentity(
             shown, "", version or version_of_all, taken, known, is_versioned=bool(version)
         )
     version = version or _said_by(owner, "version") or ""
     settings = FunctionFingerprint("", {})
-    if module_of(type(owner)).partition(".")[0] != _OURS:  # of ours, names say everything
+    is_ours = module_of(type(owner)).partition(".")[0] == _OURS  # whose names say everything
+    if is_compared and not is_ours:
         settings = fingerprint_of(
             function, is_left_out=_is_about_calls, sources=sources, with_code=False
         )
