@@ -34,10 +34,10 @@ this table true. The docstring of each package maps its files.
                             Progress, and how callbacks get it
     _retries                AsyncRetry, and which errors are retried after which delay
     object_views            any object in one line; an object of ours as an HTML table
-    cancellation sqlite_file error_text _function_fingerprint usage dataframe_items
+    cancellation sqlite_file error_text _function_fingerprint usage dataframe_items estimate
                             who cancelled a task; lazy tasks; our SQLite files; errors as text;
                             changed functions; note_usage, and what reports are counted for; items
-                            from DataFrames
+                            from DataFrames; Estimate: the size of a run before it is made
     errors clock arguments item_labels
                             exceptions; clocks; checks of arguments; the index of a DataFrame
     redact                  masks secrets in messages
@@ -74,6 +74,7 @@ from ragasync.errors import (
     SerializationError,
     WorkerDied,
 )
+from ragasync.estimate import Estimate
 from ragasync.job import Job
 from ragasync.journal import Journal
 from ragasync.patterns import gather_with_concurrency, process_with_workers
@@ -100,6 +101,7 @@ __all__ = [
     "AttemptTimeout",
     "BatchResult",
     "CallAborted",
+    "Estimate",
     "Forecast",
     "ItemTooLargeError",
     "Job",

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import timedelta
+from itertools import islice
 from typing import Any, Final, Generic, Literal, TypedDict, TypeVar, Unpack, overload
 
 from ragasync._bridge.run_async import background_loop, run_async
 from ragasync._engine.controls import InnerStages
-from ragasync._engine.item_sources import Items
+from ragasync._engine.item_sources import Items, check_items
 from ragasync._engine.job_run import JobRun
 from ragasync._engine.stream import stream_outcomes
 from ragasync._limits.limiter import Limiter
 from ragasync._outcomes.outcome import Outcome
 from ragasync._retries.policy import AsyncRetry
 from ragasync.arguments import check_count, check_process_fn, check_seconds, explains_arguments
+from ragasync.estimate import Estimate, TokenCounter, count_batches
 from ragasync.job import Job
 from ragasync.journal import Journal
 from ragasync.journal.journal import bind_journal
@@ -51,7 +61,7 @@ class _Options(TypedDict, Generic[T], total=False):
     max_errors: int | None
     max_error_rate: float | None
     max_initial_failures: int | None
-    max_seconds: float | None
+    max_seconds: float | timedelta | None
     max_tokens: int | None
     max_cost: float | None
     weight: Callable[[T], float] | None
@@ -258,7 +268,7 @@ class AsyncBatchProcessor(Generic[T, R]):
         max_errors: int | None = None,
         max_error_rate: float | None = None,
         max_initial_failures: int | None = 20,
-        max_seconds: float | None = None,
+        max_seconds: float | timedelta | None = None,
         max_tokens: int | None = None,
         max_cost: float | None = None,
         weight: Callable[[T], float] | None = None,
@@ -285,7 +295,7 @@ class AsyncBatchProcessor(Generic[T, R]):
             max_errors=max_errors,
             max_error_rate=max_error_rate,
             max_initial_failures=max_initial_failures,
-            max_seconds=max_seconds,
+            max_seconds=as_timeout(max_seconds, "max_seconds"),
             max_tokens=max_tokens,
             max_cost=max_cost,
             weight=weight,
@@ -294,6 +304,52 @@ class AsyncBatchProcessor(Generic[T, R]):
             journal=bind_journal(process_fn, journal, key),
         )
         self.last_result: BatchResult[R] | None = None
+
+    @explains_arguments
+    def estimate(
+        self,
+        items: Items[T],
+        *,
+        price_per_million: float | None = None,
+        count_tokens: Callable[[T], int] | None = None,
+        max_items: int | None = None,
+    ) -> Estimate:
+        """
+        Count the calls of a run, its input tokens and their cost, without a call.
+
+        Args:
+            items: as for `process`, but not async. An iterator is read to its end: pass a list.
+            price_per_million: the price of a million tokens.
+            count_tokens: counts the tokens of an item, as your model does; by default they are
+                estimated, for texts only, and tend to be too many.
+            max_items: the number of items of a pilot.
+
+        Example:
+            >>> from ragasync import AsyncBatchProcessor
+            >>> processor = AsyncBatchProcessor(len)
+            >>> processor.estimate(["one text", "another"], count_tokens=lambda text: 2)
+            Estimate(items=2, requests=2, tokens=4)
+
+        Raises:
+            TypeError: `items` cannot be iterated or are async, or an argument has the wrong type.
+            ValueError: an argument is out of range.
+        """
+        counter = TokenCounter(count_tokens, price_per_million)
+        source, *_ = check_items(items, None, max_items)
+        if not isinstance(source, Iterable):
+            raise TypeError(
+                f"estimate counts items that are at hand, got {items!r:.200}: pass a list of them"
+            )
+
+        def counted() -> Iterator[Any]:
+            for item in islice(source, max_items):
+                counter.add(item)
+                yield item
+
+        settings = self._settings
+        size = settings.batch_size if settings.batched else 1
+        count, requests = count_batches(counted(), size, settings.weight, settings.max_batch_weight)
+        return Estimate(count, requests, counter.tokens, counter.cost)
 
     @explains_arguments
     async def process(

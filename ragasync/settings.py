@@ -182,9 +182,9 @@ class BatchSettings(Generic[T, R]):
             )
 
 
-def as_timeout(value: float | timedelta | None) -> float | None:
-    """Return the time limit of an attempt in seconds, or None; raise TypeError or ValueError."""
-    return None if value is None else check_seconds("timeout", value, positive=True)
+def as_timeout(value: float | timedelta | None, name: str = "timeout") -> float | None:
+    """Return a time limit in seconds, or None; raise TypeError or ValueError."""
+    return None if value is None else check_seconds(name, value, positive=True)
 
 
 def check_concurrency(value: object, name: str = "max_concurrency") -> int:

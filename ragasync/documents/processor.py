@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Sequence
 from concurrent.futures import Executor
@@ -38,6 +39,7 @@ from ragasync.documents.splitters import RecursiveSplitter
 from ragasync.documents.stage import Stage, StageFunction, as_stage, check_version
 from ragasync.documents.store import Store
 from ragasync.documents.unique_sources import OwnFiles, claim
+from ragasync.estimate import Estimate, TokenCounter
 from ragasync.journal import Journal
 from ragasync.progress_callbacks import ProgressCallback
 from ragasync.result import BatchResult
@@ -96,7 +98,7 @@ class AsyncDocumentProcessor:
         max_initial_failures: stop the run if the first calls of `embed`, or of a `store` function,
             this many in number, all fail with the same status of 400, 401, 403, 404 or 405, as they
             do for a wrong model or path. None turns the rule off.
-        max_seconds: the duration at which the run stops.
+        max_seconds: the duration at which the run stops, in seconds or as a timedelta.
         max_tokens: the number of tokens at which the run stops, as reported by `note_usage` in any
             stage. Calls in flight finish, and may exceed the budget; documents with all chunks
             embedded are stored; the rest are pending. With a journal, its earlier runs count too.
@@ -148,7 +150,7 @@ class AsyncDocumentProcessor:
         max_errors: int | None = None,
         max_error_rate: float | None = None,
         max_initial_failures: int | None = 20,
-        max_seconds: float | None = None,
+        max_seconds: float | timedelta | None = None,
         max_tokens: int | None = None,
         max_cost: float | None = None,
         on_unreadable: Literal["fail", "skip"] | Collection[str] = "fail",
@@ -174,6 +176,15 @@ class AsyncDocumentProcessor:
             raise ValueError(
                 f"{given} would have no effect: embed and store both have a retry= of their own"
             )
+        self._loading: dict[str, Any] = {
+            "load": load,
+            "chunk": chunk,
+            "timeout": timeout,
+            "executor": executor,
+            "max_concurrency": max_concurrency,
+            "on_unreadable": on_unreadable,
+            "root": root,
+        }
         skip_policy, ids = SkipPolicy.of(on_unreadable), FileIds(root)
         config = pipeline_config(
             stages,
@@ -220,6 +231,60 @@ class AsyncDocumentProcessor:
             max_cost=max_cost,
             max_initial_failures=None,  # the embedding stage has its own; loading never counts
             journal=cast("Journal | None", use),  # it accepts a binding as well
+        )
+
+    @explains_arguments
+    def estimate(
+        self,
+        sources: Sources,
+        *,
+        price_per_million: float | None = None,
+        count_tokens: Callable[[str], int] | None = None,
+        max_items: int | None = None,
+    ) -> Estimate:
+        """
+        Count the documents of a run, their chunks and tokens, and the cost of embedding them.
+
+        The sources are loaded and chunked; nothing is embedded or stored. Documents that a store
+        already has are counted too.
+
+        Args:
+            sources: as for `process`.
+            price_per_million: the price of a million tokens.
+            count_tokens: counts the tokens of a chunk's text, as your model does; by default they
+                are estimated, and tend to be too many.
+            max_items: the number of sources of a pilot.
+
+        Example:
+            >>> from ragasync import AsyncDocumentProcessor
+            >>> processor = AsyncDocumentProcessor()
+            >>> notes = [("a", "A bucket refills."), ("b", "A queue is fair.")]
+            >>> processor.estimate(notes, price_per_million=20.0)
+            Estimate(items=2, requests=1, tokens=10, cost=0.0002, chunks=2)
+
+        Raises:
+            FileNotFoundError: a str names no existing path.
+            TypeError: an argument has the wrong type.
+            ValueError: an argument is out of range.
+        """
+        chunks, counter = 0, TokenCounter(count_tokens, price_per_million)
+
+        async def count(texts: list[str]) -> list[list[float]]:
+            nonlocal chunks
+            chunks += len(texts)
+            for text in texts:
+                counter.add(text)
+            return [[0.0]] * len(texts)
+
+        only_counting = AsyncDocumentProcessor(**self._loading, embed=Stage(count, name="estimate"))
+        result = only_counting.process_sync(sources, max_items=max_items)
+        return Estimate(
+            result.success_count + result.error_count,
+            math.ceil(chunks / self._config.embed.batch_size),
+            counter.tokens,
+            counter.cost,
+            chunks,
+            result.error_count,
         )
 
     @property

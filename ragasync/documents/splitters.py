@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,29 +17,10 @@ from ragasync.documents.loaders.text import markdown_headings, title_at
 from ragasync.documents.models import Chunk, Document
 from ragasync.documents.stage import known_function
 from ragasync.errors import MissingExtra
+from ragasync.estimate import estimated_tokens
 
 if TYPE_CHECKING:
     from semantic_text_splitter import TextSplitter
-
-
-def estimated_tokens(text: str) -> int:
-    """
-    Estimate the number of tokens in a text; the estimate tends to be too high.
-
-    It counts one token per 3.5 ASCII characters and one per 2 bytes of UTF-8 beyond ASCII.
-    Compared with the vocabulary cl100k, this is 1.1 to 1.7 times the tokens of prose in Latin,
-    Cyrillic, Chinese, Japanese or Hindi script and of source code, but only half of the tokens of
-    columns of digits and of base64.
-
-    Example:
-        >>> estimated_tokens("How is a token bucket filled?"), estimated_tokens("令牌桶")
-        (9, 5)
-    """
-    if text.isascii():
-        return math.ceil(len(text) / 3.5)
-    ascii_alone = len(text.encode("ascii", "ignore"))
-    beyond = len(text.encode(errors="replace")) - ascii_alone
-    return math.ceil(ascii_alone / 3.5 + beyond / 2)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ragasync._limits.limiter import Limiter, RateLimiter
 from ragasync._outcomes.outcome import DONE, FAILED
 from ragasync._reports.html import BAR_FRAME, COLORS, TABULAR, fact_lines
-from ragasync._reports.summary import counted, duration, per_second
+from ragasync._reports.summary import cost_text, counted, duration, per_second
 from ragasync._retries.policy import AsyncRetry
 from ragasync.arguments import check_count, explains_arguments
 from ragasync.notebook.widgets import Slider, WidgetFactory, concurrency_steps, rate_steps
@@ -32,6 +32,7 @@ from ragasync.simulation.projection import (
     most_common_limit,
     project,
     share_interval,
+    total_interval,
     what_if_dataframe,
     what_if_rows,
 )
@@ -66,6 +67,10 @@ class Forecast:
         requests_interval: its interval.
         failed: the mean number of items that fail.
         failed_interval: its interval; its upper end is above 0 even if none failed in the pilot.
+        tokens: the tokens of all items, as those of the pilot reported them; 0 without reports.
+        tokens_interval: its interval.
+        cost: their cost.
+        cost_interval: its interval.
         notes: remarks about the pilot and the assumptions of the forecast.
     """
 
@@ -78,6 +83,10 @@ class Forecast:
     requests_interval: Interval
     failed: float
     failed_interval: Interval
+    tokens: float
+    tokens_interval: Interval
+    cost: float
+    cost_interval: Interval
     notes: tuple[str, ...]
     _inputs: ForecastInputs = field(repr=False, compare=False)
 
@@ -145,21 +154,29 @@ class Forecast:
         ]
         if round(self.failed):
             parts.append(f"{self.failed:,.0f} to fail")
+        if self.cost:
+            parts.append(f"a cost of {cost_text(self.cost)}")
         return ", ".join(parts)
 
     def _facts(self) -> list[tuple[str, str]]:
         """The names and values below the title."""
-        return [
+        found = [
             ("requests", _with_interval(self.requests, self.requests_interval)),
             ("items that fail", _with_interval(self.failed, self.failed_interval)),
-            ("level of the intervals", f"{self.level:.0%}"),
         ]
+        if self.tokens:
+            found.append(("tokens", _with_interval(self.tokens, self.tokens_interval)))
+        if self.cost:
+            found.append(("cost", _with_interval(self.cost, self.cost_interval, cost_text)))
+        return [*found, ("level of the intervals", f"{self.level:.0%}")]
 
 
-def _with_interval(value: float, interval: Interval) -> str:
+def _with_interval(
+    value: float, interval: Interval, write: Callable[[float], str] = "{:,.0f}".format
+) -> str:
     """A number with its interval, unless both ends read the same."""
-    low, high = (f"{end:,.0f}" for end in interval)
-    return f"{value:,.0f}" if low == high else f"{value:,.0f} ({low} to {high})"
+    low, high = map(write, interval)
+    return write(value) if low == high else f"{write(value)} ({low} to {high})"
 
 
 @explains_arguments
@@ -230,6 +247,8 @@ def _forecast(pilot: Pilot, scenario: Scenario, n_items: int) -> Forecast:
     inputs = ForecastInputs(pilot, scenario, n_items, (low, high), runs)
     failed = fmean(run.failed for run in runs)
     few, many = share_interval(failed / n_items, pilot.finished)
+    tokens, tokens_interval = total_interval(pilot.tokens, n_items)
+    cost, cost_interval = total_interval(pilot.costs, n_items)
     return Forecast(
         n_items=n_items,
         makespan=inputs.makespan,
@@ -240,6 +259,10 @@ def _forecast(pilot: Pilot, scenario: Scenario, n_items: int) -> Forecast:
         requests_interval=interval_of([run.requests for run in runs]),
         failed=failed,
         failed_interval=(few * n_items, many * n_items),
+        tokens=tokens,
+        tokens_interval=tokens_interval,
+        cost=cost,
+        cost_interval=cost_interval,
         notes=tuple(filter(None, (*pilot.notes, note, *_assumptions(pilot, scenario)))),
         _inputs=inputs,
     )
@@ -256,6 +279,8 @@ def _assumptions(pilot: Pilot, scenario: Scenario) -> tuple[str, ...]:
         )
     if scenario.batch_size:
         notes.append("A call is assumed to take as long whatever the size of its batch.")
+    if pilot.tokens:
+        notes.append("An item is assumed to use as many tokens as in the pilot, retries included.")
     return tuple(notes)
 
 

@@ -73,6 +73,22 @@ class Pilot:
         return self.result.success_count + self.result.error_count
 
     @property
+    def tokens(self) -> list[int]:
+        """The tokens of each item that succeeded or failed; empty if none were reported."""
+        columns = self.result.columns
+        if columns.tokens is None:
+            return []
+        return [max(0, columns.tokens[row]) for row in columns.rows_with(DONE, FAILED)]
+
+    @property
+    def costs(self) -> list[float]:
+        """The cost of each of these items; empty if none was reported."""
+        columns = self.result.columns
+        if columns.cost is None:
+            return []
+        return [columns.cost[row] for row in columns.rows_with(DONE, FAILED)]
+
+    @property
     def error_rate(self) -> float:
         """The share of its attempts that failed with a transient error."""
         fates = [attempt.fate for attempts in self.calls for attempt in attempts]

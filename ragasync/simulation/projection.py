@@ -165,6 +165,21 @@ def share_interval(share: float, count: int) -> Interval:
     return low, 1.0 if share == 1 else min(1.0, centre + half)
 
 
+def total_interval(values: Sequence[float], count: int) -> tuple[float, Interval]:
+    """
+    The expected total of `count` values like these, and its interval.
+
+    The deviation is that of the mean of these values, times `count`, and that of the new values.
+    """
+    total = fmean(values) * count if values else 0.0
+    if len(values) < 2:
+        return total, (total, total)
+    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+    t = z + (z**3 + z) / (4 * (len(values) - 1))
+    half = t * stdev(values) * math.sqrt(count**2 / len(values) + count)
+    return total, (max(0.0, total - half), total + half)
+
+
 def most_common_limit(runs: Sequence[ProjectedRun]) -> LimitedBy:
     """What limits most of these runs."""
     limits = [run.limited_by for run in runs]

@@ -10,13 +10,17 @@ import pytest
 
 from ragasync import (
     AsyncBatchProcessor,
+    AsyncDocumentProcessor,
     AsyncRetry,
+    Estimate,
     Journal,
     RateLimiter,
     Usage,
+    forecast,
     note_usage,
     run_async,
 )
+from ragasync.testing import run_on_virtual_clock
 from tests.support.pickling_executor import ByPost
 
 other: contextvars.ContextVar[int] = contextvars.ContextVar("other", default=0)
@@ -418,18 +422,14 @@ async def test_a_thread_that_outlives_its_attempt_still_counts_for_the_run():
     """Its slot is occupied until it returns, and what it used was used for its item."""
     import threading
 
-    go_on = threading.Event()
+    go_on, loop = threading.Event(), asyncio.get_running_loop()
 
     def answer(item):
+        loop.call_soon_threadsafe(loop.call_later, 1.3, go_on.set)  # after the time limit
         go_on.wait()
         note_usage(tokens=7)
 
-    async def answers():
-        processor = AsyncBatchProcessor(answer, timeout=0.2, retry_count=0)
-        asyncio.get_running_loop().call_later(0.3, go_on.set)
-        return await processor.process(["a"])
-
-    result = await answers()
+    result = await AsyncBatchProcessor(answer, timeout=1.0, retry_count=0).process(["a"])
     assert (result[0].status, result[0].tokens, result.usage.tokens) == ("failed", 7, 7)
 
 
@@ -656,3 +656,80 @@ async def test_a_retry_with_a_journal_counts_each_run_once(tmp_path):
     result = await processor.process(["a", "b"])
     broken[0] = False
     assert (await result.retry_failed(processor)).usage == Usage(3, 30, 0.0)
+
+
+# ── before a run ────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_estimate_counts_without_a_call():
+    """Items, calls, tokens and their price; by estimated tokens, or by the user's count."""
+
+    def never(items):
+        raise AssertionError("called")
+
+    texts = ["abcdefg" * 2, "abcdefg"]
+    single = AsyncBatchProcessor(never)
+    assert single.estimate(texts, price_per_million=1e6) == Estimate(2, 2, 6, 6.0)
+    assert single.estimate(texts, count_tokens=len, max_items=1) == Estimate(1, 1, 14)
+    assert single.estimate([1, 2]) == Estimate(2, 2)
+    batched = AsyncBatchProcessor(never, 4, batched=True)
+    assert batched.estimate(range(9), count_tokens=lambda _: 1).requests == 3
+    weighed = AsyncBatchProcessor(never, 4, batched=True, weight=int, max_batch_weight=10)
+    assert weighed.estimate([6, 5, 5, 1, 1, 1, 1]).requests == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"price_per_million": -1}, ValueError),
+        ({"count_tokens": 3}, TypeError),
+        ({"count_tokens": lambda _: 1.5}, TypeError),
+        ({"max_items": -1}, ValueError),
+    ],
+)
+def test_an_estimate_checks_its_arguments(options, error):
+    """The error names them."""
+    with pytest.raises(error, match=next(iter(options))):
+        AsyncBatchProcessor(ask).estimate(["a"], **options)
+
+
+def test_an_estimate_of_an_async_source_is_refused():
+    """It would have to be read on a loop."""
+
+    async def items():
+        yield 1
+
+    with pytest.raises(TypeError, match="pass a list"):
+        AsyncBatchProcessor(ask).estimate(items())
+
+
+def test_an_estimate_of_documents_loads_and_chunks_them():
+    """And neither embeds nor stores."""
+
+    def never(*args):
+        raise AssertionError("called")
+
+    processor = AsyncDocumentProcessor(chunk=str.split, embed=never, store=never, batch_size=2)
+    notes = [("a", "one two three"), ("b", "four five"), ("c", "")]
+    estimate = processor.estimate(notes, price_per_million=1e6, count_tokens=len)
+    assert estimate == Estimate(3, 3, 19, 19.0, 5)
+    broken = AsyncDocumentProcessor(load=lambda source: 1 / source, chunk=str.split)
+    assert broken.estimate([0]) == Estimate(1, 0, 0, None, 0, 1)
+
+
+def test_a_forecast_scales_tokens_and_cost_with_an_interval():
+    """From the items of the pilot, which differ."""
+
+    async def answer(item):
+        await asyncio.sleep(1)
+        note_usage(tokens=100 + item % 10, cost=0.01)
+
+    pilot = run_on_virtual_clock(AsyncBatchProcessor(answer).process(range(100)))
+    ahead = forecast(pilot, 10_000)
+    assert ahead.tokens == pytest.approx(1_045_000)
+    low, high = ahead.tokens_interval
+    assert 1_030_000 < low < ahead.tokens < high < 1_060_000
+    assert ahead.cost == pytest.approx(100.0)
+    assert ahead.cost_interval == (pytest.approx(100.0), pytest.approx(100.0))
+    assert "a cost of 100.00" in repr(ahead)
+    assert "1,045,000 (" in ahead._repr_html_()

@@ -18,6 +18,7 @@ PUBLIC = {
     "AttemptTimeout",
     "BatchResult",
     "CallAborted",
+    "Estimate",
     "SerializationError",
     "ItemTooLargeError",
     "Forecast",

@@ -48,9 +48,9 @@ from ragasync.documents.embedders.openai_http import (
     host_of,
     reply_of,
 )
-from ragasync.documents.splitters import estimated_tokens
 from ragasync.documents.stage import Stage
 from ragasync.errors import AttemptTimeout, ItemTooLargeError
+from ragasync.estimate import estimated_tokens
 from ragasync.usage import note_usage
 
 _ARGUMENTS: Final = ("model", "dimensions", "input")
