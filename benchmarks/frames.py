@@ -5,6 +5,9 @@ What a table of all outcomes costs, beside what pandas makes of records kept by 
 
 One item in a hundred failed and one was tried twice, in a real run. The contenders begin with
 what a run has kept: ragasync with its columns, the others with a record an item.
+
+A second table is about input: a run over a Series, and over a DataFrame of five columns, compared
+with runs over lists of the same items, which were made before.
 """
 
 from __future__ import annotations
@@ -16,8 +19,9 @@ import tracemalloc
 from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+import numpy as np
 import pandas as pd
 from measuring import in_turns, ratios, table
 
@@ -81,6 +85,51 @@ def seconds(make: MakeFrame, result: BatchResult[float]) -> float:
     return took
 
 
+async def nothing(_: object) -> None:
+    """Return at once: only the run itself is measured."""
+
+
+def run_seconds(items: Any, size: int) -> float:
+    """Return the processor seconds of a run over these items."""
+    gc.collect()
+    began = time.process_time()
+    result = AsyncBatchProcessor(nothing, max_concurrency=32).process_sync(items)
+    took = time.process_time() - began
+    assert result.success_count == size
+    return took
+
+
+def inputs(size: int) -> dict[str, Any]:
+    """Return the same items as lists, as a Series and as a DataFrame, with shuffled labels."""
+    numbers = np.arange(size)
+    labels = pd.Index(np.random.default_rng(0).permutation(size))
+    texts = [f"text {number}" for number in range(size)]
+    kinds = pd.Categorical([f"kind {number % 5}" for number in range(size)])
+    columns = {"id": numbers, "text": texts, "score": numbers / 7, "even": numbers % 2 == 0}
+    frame = pd.DataFrame(columns | {"kind": kinds}, index=labels)
+    return {
+        "a list of texts": frame["text"].tolist(),
+        "a Series of texts": frame["text"],
+        "a list of dicts": frame.to_dict("records"),
+        "a DataFrame": frame,
+    }
+
+
+def input_table(size: int, rounds: int) -> str:
+    """Measure runs over each kind of items, and return the table."""
+    items = inputs(size)
+    figures = in_turns(
+        {name: partial(run_seconds, each, size) for name, each in items.items()}, rounds
+    )
+    lists = {"a Series of texts": "a list of texts", "a DataFrame": "a list of dicts"}
+    rows = [
+        [name, figures[name], f"{figures[name].median - figures[lists.get(name, name)].median:.2f}"]
+        for name in items
+    ]
+    columns = ["items", "processor s, median (min-max)", "s more than the list"]
+    return table(f"a run over {size:,} items", columns, rows)
+
+
 def bytes_of(make: MakeFrame, size: int) -> tuple[float, float]:
     """Return the peak bytes a row while it is made, and those it keeps."""
     gc.collect()
@@ -113,6 +162,9 @@ def main() -> None:
         rows.append([name, figures[name], f"{over[name]:.2f}", f"{peak:.0f}", f"{kept:.0f}"])
     columns = ["", "processor s, median (min-max)", "ratio", "peak B a row", "kept B a row"]
     print(table(f"to_dataframe, {given.items:,} items", columns, rows))
+    print()
+    del result, makers
+    print(input_table(given.items, given.rounds))
 
 
 if __name__ == "__main__":

@@ -364,7 +364,10 @@ class AsyncBatchProcessor(Generic[T, R]):
         Call the function for every item and return all outcomes, in input order.
 
         Args:
-            items: any iterable or async iterable; read lazily, as slots become free.
+            items: any iterable or async iterable; read lazily, as slots become free. A Series (of
+                pandas or polars) gives its values, a DataFrame gives each row as a dict of plain
+                Python values. A missing value is None, but NaN in a column of floats. The result
+                keeps the index of a pandas object: see `BatchResult.to_series` and `attach`.
             progress_callback: called with (done, total) at most ten times a second, and at the
                 end. A callback that raises is dropped with a warning.
             total: the number of items, for progress, if `items` has no length.

@@ -12,7 +12,7 @@ import sys
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, overload
 
 from ragasync.errors import SourceFailed
 from ragasync.foreign_errors import attribute, is_a
@@ -27,6 +27,18 @@ LONG_BLOCK = 4096
 BLOCK = 256
 """Rows that are made together: dicts that do not fit into the processor's cache take twice as long;
 and an item that is looked up alone costs its whole block."""
+
+
+class DataFrameLike(Protocol):
+    """A DataFrame of pandas or polars, for type checkers: its rows are the items."""
+
+    @property
+    def columns(self) -> Any:
+        """The names of its columns."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The numbers of its rows and columns."""
 
 
 class LabeledItems(NamedTuple):

@@ -17,13 +17,13 @@ from ragasync._engine.item_queue import (
 )
 from ragasync.arguments import check_count
 from ragasync.clock import Clock
-from ragasync.dataframe_items import PandasRows, PolarsRows, labeled_items
+from ragasync.dataframe_items import DataFrameLike, PandasRows, PolarsRows, labeled_items
 from ragasync.errors import SourceFailed
 from ragasync.item_labels import Labels
 
 T = TypeVar("T")
 
-Items: TypeAlias = Iterable[T] | AsyncIterable[T]
+Items: TypeAlias = Iterable[T] | AsyncIterable[T] | DataFrameLike
 """The items that a user passes."""
 
 MAX_BLOCKED, MAX_BLOCKED_SHARE = 0.05, 0.05

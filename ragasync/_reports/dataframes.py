@@ -12,7 +12,7 @@ from ragasync._outcomes.stats import RunResult
 from ragasync._reports.error_groups import group_errors
 from ragasync.dataframe_items import DataFrameRows
 from ragasync.error_text import live_traceback, traceback_text
-from ragasync.foreign_errors import attribute
+from ragasync.foreign_errors import attribute, guarded
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     Array: TypeAlias = np.ndarray[Any, Any]
 
 T = TypeVar("T")
+
+
+_ORDER = (
+    *("item", "status", "value", "error_type", "error_message", "attempts", "started", "seconds"),
+    *("waited", "backed_off", "batch", "stage", "worker", "tokens", "cost", "traceback"),
+)
+"""The columns of to_dataframe, in order."""
 
 
 def to_dataframe(result: RunResult) -> pd.DataFrame:
@@ -72,20 +79,11 @@ def to_dataframe(result: RunResult) -> pd.DataFrame:
     """
     columns = result.columns
     builder = DataFrameBuilder(columns, range(len(columns)))
-    facts = _outcome_columns(columns, builder)
-    order = ["item", "error_type", "error_message", "attempts", "started", "seconds"]
-    order += ["waited", "backed_off", "batch", "stage", "worker", "traceback"]
-    named = {name: facts[name] for name in order}
-    named = {
-        "item": named.pop("item"),
-        "status": builder.status(),
-        "value": builder.values(),
-        **named,
-    }
+    found = _outcome_columns(columns, builder)
+    found |= {"status": builder.status(), "value": builder.values()}
     if columns.tokens is not None and columns.cost is not None:
-        traceback = named.pop("traceback")
-        named |= {**builder.usage(columns.tokens, columns.cost), "traceback": traceback}
-    return builder.frame(named)
+        found |= builder.usage(columns.tokens, columns.cost)
+    return builder.frame({name: found[name] for name in _ORDER if name in found})
 
 
 def errors_dataframe(result: RunResult) -> pd.DataFrame:
@@ -204,9 +202,12 @@ def item_name(item: object) -> object:
 
     The class of an item says so by a property `_table_name_`.
     """
-    if not hasattr(type(item), "_table_name_"):
-        return item
-    return attribute(item, "_table_name_")
+    return attribute(item, "_table_name_") if _has_name(type(item)) else item
+
+
+def _has_name(kind: type) -> bool:
+    """Whether items of a class have a name for tables."""
+    return guarded(hasattr, kind, "_table_name_") is True
 
 
 # ── columns as pandas arrays ────────────────────────────────────────────────────────────────────
@@ -313,7 +314,7 @@ class DataFrameBuilder:
             chosen: Sequence[object] = items
         else:
             chosen = [items[row] if row < known else pd.NA for row in self.rows]
-        if not isinstance(chosen, DataFrameRows):
+        if not isinstance(chosen, DataFrameRows) and any(map(_has_name, set(map(type, chosen)))):
             chosen = list(map(item_name, chosen))
         return object_column(chosen, self.index)
 

@@ -37,6 +37,7 @@ from ragasync.documents import (
     DocumentJob,
     Embedder,
     Filter,
+    FrameSource,
     HashingEmbedder,
     Hits,
     MemoryStore,
@@ -161,6 +162,29 @@ async def a_result_has_the_type_of_the_values() -> None:
     assert_type(to_dataframe(result), pd.DataFrame)
     assert_type(await result.retry_failed(processor), BatchResult[list[float]])
     assert_type(processor.process_sync(["a text"], max_items=50), BatchResult[list[float]])
+
+
+def first_letter(row: dict[str, Any]) -> str:
+    """A function of a row."""
+    return str(row["text"])[0]
+
+
+async def a_dataframe_and_a_series() -> None:
+    """Rows and values are items; the result has tables."""
+    frame = pd.DataFrame({"text": ["a text"]})
+    processor = AsyncBatchProcessor(first_letter)
+    result = await processor.process(frame)
+    assert_type(result, BatchResult[str])
+    assert_type(processor.start(frame, max_items=1), Job[dict[str, Any], str])
+    assert_type(result.attach(frame, ["value"], prefix="first_"), pd.DataFrame)
+    frame["first"] = result.to_series()
+    assert_type(await AsyncBatchProcessor(count).process(frame["text"]), BatchResult[int])
+    await result.retry_failed(processor, only=frame.index[:1])
+    await result.retry_failed(processor, only=result.unfinished)
+    documents = AsyncDocumentProcessor()
+    assert_type(await documents.process(frame), BatchResult[ProcessedDocument])
+    source = FrameSource(frame, id="text", text="text", metadata=["first"])
+    assert_type(await documents.process(source), BatchResult[ProcessedDocument])
 
 
 async def a_stream() -> None:
