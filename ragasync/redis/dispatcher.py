@@ -154,6 +154,7 @@ class Dispatcher:
         try:
             reply = await self._connection.ask(request, max(timeout, 0.1))
         except Exception as error:
+            self._state.restore(request)
             self._callers.extendleft(reversed(callers))  # they stay at the head of the queue
             self._must_sync = must_sync
             await self._back_off(error)

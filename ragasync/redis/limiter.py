@@ -12,9 +12,15 @@ from typing import TYPE_CHECKING
 
 from ragasync._bridge.run_async import background_loop
 from ragasync._limits.bucket import smoothest_burst
-from ragasync._limits.limiter import check_pause, check_rate
+from ragasync._limits.limiter import Unit, check_pause, check_rate, check_unit
 from ragasync._limits.weights import check_weight
-from ragasync.arguments import check_positive, check_seconds, check_sync, explains_arguments
+from ragasync.arguments import (
+    check_number,
+    check_positive,
+    check_seconds,
+    check_sync,
+    explains_arguments,
+)
 from ragasync.clock import running_loop
 from ragasync.object_views import object_html
 from ragasync.redis.connection import ConnectionFactory, ScriptConnection, key_of
@@ -82,6 +88,8 @@ class RedisRateLimiter:
             RateLimiter; a larger weight then waits for a full bucket and leaves a debt.
         weight: The weight of an item (its tokens, say), as in RateLimiter; without it, a call
             weighs 1.
+        unit: "tokens" if it counts tokens, as in RateLimiter: places are corrected by the usage
+            that calls report, for callers that have no slot yet.
         unavailable_timeout: Seconds for which a caller waits for a Redis that is away.
 
     Raises:
@@ -97,6 +105,7 @@ class RedisRateLimiter:
         burst_size: float | None = None,
         *,
         weight: Callable[..., float] | None = None,
+        unit: Unit = "requests",
         unavailable_timeout: float | timedelta = 30.0,
     ) -> None:
         rate = check_rate("requests_per_second", requests_per_second)
@@ -104,6 +113,7 @@ class RedisRateLimiter:
             burst_size = check_positive("burst_size", burst_size)
         if weight is not None:
             check_sync("weight", weight)
+        self._unit = check_unit(unit)
         self._connections = ConnectionFactory(client)
         self._name, self._key = name, key_of(name)
         self._timeout = check_seconds("unavailable_timeout", unavailable_timeout, positive=True)
@@ -124,6 +134,7 @@ class RedisRateLimiter:
         per: float | timedelta,
         *,
         weight: Callable[..., float] | None = None,
+        unit: Unit = "requests",
         unavailable_timeout: float | timedelta = 30.0,
     ) -> RedisRateLimiter:
         """
@@ -139,6 +150,7 @@ class RedisRateLimiter:
             limit: The most in a window, in calls or in the units of `weight`.
             per: The length of the window in seconds.
             weight: As in RedisRateLimiter.
+            unit: As in RedisRateLimiter.
             unavailable_timeout: As in RedisRateLimiter.
 
         Raises:
@@ -147,7 +159,9 @@ class RedisRateLimiter:
         """
         limit, per = check_positive("limit", limit), check_seconds("per", per, positive=True)
         rate = check_rate("limit / per", limit / per)
-        limiter = cls(client, name, rate, weight=weight, unavailable_timeout=unavailable_timeout)
+        limiter = cls(
+            client, name, rate, weight=weight, unit=unit, unavailable_timeout=unavailable_timeout
+        )
         limiter._state = LocalState(
             Terms(rate, limiter._burst_at(rate), per), weighted=weight is not None
         )
@@ -190,6 +204,11 @@ class RedisRateLimiter:
         return self._weight
 
     @property
+    def unit(self) -> Unit:
+        """What it counts: "requests", or "tokens", which are corrected by the reported usage."""
+        return self._unit
+
+    @property
     def max_weight(self) -> float:
         """The largest weight that can be granted: `burst_size`, or a limit, or unbounded."""
         return self._max_weight
@@ -212,6 +231,25 @@ class RedisRateLimiter:
             RedisUnavailable: Redis was away for `unavailable_timeout` seconds, or refuses.
         """
         await self._dispatcher().wait(check_weight(weight, self._max_weight))
+
+    def correct(self, weight: float, used: float) -> None:
+        """
+        Replace the weight of an earlier place by what its call used, as in RateLimiter.
+
+        Callers that have a slot keep it. If Redis is away, a surplus may be lost, a debt is not.
+
+        Args:
+            weight: The weight that was granted; 0 for a call that was not counted.
+            used: The weight that the call turned out to have.
+
+        Raises:
+            TypeError: One of them is not a number.
+            ValueError: One of them is negative or not finite.
+        """
+        weight, used = check_number("weight", weight), check_number("used", used)
+        if weight != used:
+            self._state.correct(weight, used)
+            self._sync()
 
     def pause(self, seconds: float | timedelta) -> None:
         """

@@ -80,10 +80,42 @@ if ends_pause then opens = now end
 -- A pause that was reported before counts only if the state was lost: it may have ended since.
 if new_pause or known ~= epoch then opens = math.max(opens, now + pause) end
 
+-- Grants whose calls used another amount than their weight, as pairs of both.
+local pairs_end = 14 + 2 * tonumber(ARGV[14])
+local places  -- of each weight in the log, the oldest last
+for i = 15, pairs_end, 2 do
+  local weight, used = tonumber(ARGV[i]), tonumber(ARGV[i + 1])
+  if used > weight then
+    tat = math.max(tat, now) + (used - weight) / rate
+    if per > 0 then
+      sum, logged = sum + used - weight, logged + 1
+      local when = math.max(now, last)  -- the log is in the order of time
+      redis.call('RPUSH', log, string.format('%.17g %.17g', when, used - weight))
+    end
+  elseif known == epoch then  -- otherwise the state that counted the grant is lost
+    tat = tat - (weight - used) / rate  -- before now, it means that the bucket is full
+    if per > 0 and not places then
+      places = {}
+      local entries = redis.call('LRANGE', log, 0, -1)
+      for place = #entries, 1, -1 do
+        local when, amount = string.match(entries[place], '(%S+) (%S+)')
+        amount = tonumber(amount)
+        places[amount] = places[amount] or {}
+        table.insert(places[amount], {place - 1, when})
+      end
+    end
+    local entry = places and places[weight] and table.remove(places[weight])
+    if entry then
+      sum = sum - (weight - used)
+      redis.call('LSET', log, entry[1], string.format('%s %.17g', entry[2], used))
+    end
+  end
+end
+
 local waits = {}
 -- A slot after a pause would not move forward if the pause is ended early.
-local last_arg = no_slots_in_pause and opens > now and 13 or #ARGV
-for i = 14, last_arg do
+local last_arg = no_slots_in_pause and opens > now and pairs_end or #ARGV
+for i = pairs_end + 1, last_arg do
   local weight = tonumber(ARGV[i])
   local due = math.max(now, opens, last, tat - math.max(burst - weight, 0) / rate)
   if per > 0 then
@@ -167,6 +199,8 @@ class Request:
             still be used.
         set_at: The time at which the terms were set, by the clock of Redis; 0 if unknown. If the
             state was lost, the terms that were set last come into force.
+        corrections: The weights of earlier slots, each with what was used instead. A surplus counts
+            only if `epoch` is still in force.
     """
 
     epoch: str
@@ -181,6 +215,7 @@ class Request:
     weighted: bool = False
     grace: float = 0.0
     set_at: float = 0.0
+    corrections: Sequence[tuple[float, float]] = ()
 
     def arguments(self) -> list[str]:
         """Return the request as the arguments of the script."""
@@ -190,7 +225,9 @@ class Request:
         head = [self.epoch, repr(self.ahead), repr(self.pause), "1" if self.sets_terms else "0"]
         flags = (self.new_pause, self.ends_pause, self.no_slots_in_pause, self.weighted)
         bits = ("1" if flag else "0" for flag in flags)
-        return [*head, *map(repr, numbers), *bits, repr(self.grace), repr(self.set_at), *weights]
+        amounts = [repr(float(amount)) for pair in self.corrections for amount in pair]
+        changes = [repr(self.grace), repr(self.set_at), str(len(self.corrections)), *amounts]
+        return [*head, *map(repr, numbers), *bits, *changes, *weights]
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +290,7 @@ class LocalState:
         self._terms_version, self._pause_version, self._resume_version = 1, 0, 0
         self._paused_until = -1.0
         self._epoch, self._full_at = "", 0.0
+        self._corrections: list[tuple[float, float]] = []  # that no request has taken along
 
     @property
     def terms(self) -> Terms:
@@ -283,10 +321,30 @@ class LocalState:
             self._paused_until = -1.0
             self._version = self._resume_version = self._version + 1
 
+    def correct(self, weight: float, used: float) -> None:
+        """Correct an earlier slot, for all processes; the next request takes it along."""
+        with self._lock:
+            self._weighted = True
+            self._corrections.append((weight, used))
+            if used > weight:
+                owed = (used - weight) / self._terms.rate
+                self._full_at = max(self._full_at, monotonic()) + owed
+
+    def restore(self, request: Request) -> None:
+        """
+        Keep the debts of a request that may not have arrived for the next one.
+
+        A surplus is dropped: if the request did arrive, it would be returned twice.
+        """
+        debts = [(weight, used) for weight, used in request.corrections if used > weight]
+        with self._lock:
+            self._corrections[:0] = debts
+
     def request(self, weights: tuple[float, ...]) -> tuple[Request, int]:
         """Return a request for slots, and the version of the changes that it reports."""
         with self._lock:
             self._weighted = self._weighted or any(weight != 1.0 for weight in weights)
+            corrections, self._corrections = self._corrections, []
             request = Request(
                 self._epoch,
                 max(0.0, self._full_at - monotonic()),
@@ -300,6 +358,7 @@ class LocalState:
                 weighted=self._weighted,
                 grace=LEASE + _grace_after_lease(self._terms),
                 set_at=self._set_at,
+                corrections=corrections,
             )
             return request, self._version
 

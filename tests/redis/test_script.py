@@ -94,6 +94,55 @@ def test_places_are_when_a_limiter_in_memory_grants(server: RedisServer, seed: i
         now = round(now + chance.choice([0.0, 0.001, 0.1, 5.0]) + max(0, last - now - 9), 6)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_places_follow_corrections_as_those_of_a_limiter_in_memory(server: RedisServer, seed: int):
+    """A surplus returned, never above the burst, and a shortfall as a debt."""
+    chance, asked = random.Random(seed), Asked(server)
+    terms = Terms(50.0, 40.0)
+    bucket = Bucket(terms.rate, terms.burst)
+    now = last = 0.25
+    bucket.tat = now + (terms.burst - 1) / terms.rate
+    epoch = asked.at(now, request(terms=terms)).epoch
+    for _ in range(150):
+        weights = tuple(chance.choice([1, 3, 30]) for _ in range(2))
+        pairs = [(chance.choice([0, 1, 30]), chance.choice([0, 2, 30, 70])) for _ in range(2)]
+        for pair in pairs:
+            bucket.correct(*pair, now)
+        reply = asked.at(now, Request(epoch, 0.0, 0.0, terms, False, weights, corrections=pairs))
+        expected = slots(bucket, now, last, weights)
+        assert [now + wait for wait in reply.waits] == pytest.approx(expected, abs=5e-6)
+        assert now + reply.ahead == pytest.approx(bucket.tat, abs=5e-6)
+        last = expected[-1]
+        now = round(max(now, last) + chance.choice([1e-5, 0.001, 0.1, 5.0]), 6)
+
+
+def test_a_window_counts_what_was_used(server: RedisServer):
+    """The oldest place of this weight is replaced; a shortfall is counted from now on."""
+    asked, terms = Asked(server), Terms(50.0, 1000.0, 2.0)  # 100 in two seconds
+    epoch = asked.at(0.0, request(40.0, 60.0, terms=terms)).epoch
+
+    def ask(now: float, *weights: float, corrections: list[tuple[float, float]]) -> Reply:
+        return asked.at(
+            now, Request(epoch, 0.0, 0.0, terms, False, weights, corrections=corrections)
+        )
+
+    at = 25.0  # the bucket is full again, and the window empty
+    assert ask(at, 40.0, 60.0, corrections=[]).waits == pytest.approx([0.0, 0.0])
+    assert ask(at, 30.0, corrections=[(40.0, 10.0)]).waits == pytest.approx([0.0])
+    assert ask(at + 1, 10.0, corrections=[(60.0, 80.0)]).waits == pytest.approx([1.02])
+    assert ask(at + 2.5, 80.0, corrections=[]).waits == pytest.approx([0.52], abs=0.01)
+
+
+def test_a_surplus_of_a_lost_state_is_not_returned(server: RedisServer):
+    """The new state may never have counted its place; a debt counts all the same."""
+    asked, terms = Asked(server), Terms(1.0, 10.0)
+    epoch = asked.at(0.0, request(1.0, terms=terms)).epoch
+    asked = Asked(server)  # flushed
+    corrections = [(9.0, 1.0), (1.0, 3.0)]
+    reply = asked.at(1.0, Request(epoch, 0.0, 0.0, terms, False, (1.0,), corrections=corrections))
+    assert reply.waits == pytest.approx([2.0])
+
+
 def test_an_unknown_name_begins_with_an_empty_bucket(server: RedisServer):
     """Nobody can tell it from one whose state was lost: one immediately, then at the rate."""
     reply = Asked(server).at(5.0, request(*[1.0] * 4, terms=Terms(10, 20)))
