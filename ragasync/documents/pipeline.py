@@ -263,7 +263,9 @@ class Pipeline:
         except StageFailure as failure:
             note_place(failure.error, failure.stage, _name_of(document))
             raise
-        weight = None if prepared.failure else self._budget.enter_now(len(prepared.chunks))
+        weight = None
+        if prepared.failure is None:
+            weight = self._budget.enter_now(len(prepared.chunks))
         if weight is not None:
             self._embedding += 1
         return prepared, weight

@@ -117,3 +117,22 @@ async def test_documents_are_not_loaded_while_others_wait_for_room():
     assert len(loaded) < 300
     go_on.set()
     assert (await job).success_count == 1000
+
+
+@pytest.mark.parametrize("count", [1, 5, 40])
+@pytest.mark.parametrize("how", ["list", "generator"])
+async def test_the_last_partial_batch_leaves_when_the_last_source_has_been_read(how, count):
+    """It does not wait for texts that cannot come any more."""
+    loop = asyncio.get_running_loop()
+    called_at = []
+
+    async def embed(texts: list[str]) -> list[list[float]]:
+        called_at.append(loop.time())
+        return [[1.0, 0.0]] * len(texts)
+
+    sources = [(f"{number}", "A bucket refills.") for number in range(count)]
+    processor = AsyncDocumentProcessor(embed=embed)
+    began = loop.time()
+    result = await processor.process(sources if how == "list" else iter(sources))
+    assert result.success_count == count
+    assert max(called_at) - began < 0.001
