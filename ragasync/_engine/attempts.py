@@ -156,6 +156,7 @@ class CallRunner(Generic[T, R]):
                 break
             except asyncio.CancelledError:
                 if self._pool.is_cancelled():
+                    self._take_usage(call)
                     call.add_attempt(ended - started)
                     self._errors.fail(call, error, worker)
                     raise
