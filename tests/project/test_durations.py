@@ -80,6 +80,8 @@ def redis_connection(value: Any) -> object:
 CALLS: dict[tuple[str, str], Callable[[Any], object]] = {
     ("AsyncBatchProcessor", "retry_delay"): lambda v: AsyncBatchProcessor(double, retry_delay=v),
     ("AsyncBatchProcessor", "timeout"): lambda v: AsyncBatchProcessor(double, timeout=v),
+    ("AsyncBatchProcessor", "max_seconds"): lambda v: AsyncBatchProcessor(double, max_seconds=v),
+    ("AsyncDocumentProcessor", "max_seconds"): lambda v: AsyncDocumentProcessor(max_seconds=v),
     ("AsyncDocumentProcessor", "retry_delay"): lambda v: AsyncDocumentProcessor(retry_delay=v),
     ("AsyncDocumentProcessor", "timeout"): lambda v: AsyncDocumentProcessor(timeout=v),
     ("AsyncRedisConnection", "timeout"): redis_connection,
