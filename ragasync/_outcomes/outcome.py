@@ -115,6 +115,7 @@ class Outcome(Generic[T, R]):
         times = ((name, getattr(self, name)) for name in _NUMBERS[1:5])
         facts: list[tuple[str, object]] = [
             ("index", self.index),
+            ("label", None if self.label is None else short_view(self.label)),
             ("item", short_view(self.item)),
             ("status", self.status),
             ("value", None if self.value is None else short_view(self.value)),

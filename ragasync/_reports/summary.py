@@ -15,6 +15,7 @@ from ragasync._reports.percentiles import Percentiles, time_percentiles
 from ragasync._reports.time_breakdown import TimeBreakdown
 from ragasync.errors import JournaledError
 from ragasync.foreign_errors import is_a
+from ragasync.object_views import short_view
 
 MAX_COST_DIGITS = 9
 """Digits after the point of a cost; anything smaller counts as nothing."""
@@ -136,8 +137,12 @@ def error_lines(groups: ErrorGroups, columns: Columns[Any, Any], ungrouped: int 
 
 def error_parts(group: ErrorGroup, columns: Columns[Any, Any]) -> tuple[str, str, str]:
     """The parts of an error group's line: the type, the first message, and its item."""
-    index = columns.index_of(group.first_row)
-    return one_line(group.error_type), one_line(group.example), f"(item {index:,})"
+    row = group.first_row
+    if columns.labels is None:
+        item = f"(item {columns.index_of(row):,})"
+    else:  # of a DataFrame or Series
+        item = f"(item {short_view(columns.label_of(row), 40)})"
+    return one_line(group.error_type), one_line(group.example), item
 
 
 def errors_left_out(groups: ErrorGroups, ungrouped: int = 0) -> list[str]:

@@ -14,7 +14,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ragasync import AsyncBatchProcessor, BatchResult, process_with_workers
+from ragasync import (
+    AsyncBatchProcessor,
+    BatchResult,
+    gather_with_concurrency,
+    process_with_workers,
+)
 from tests.support.requirements import needs
 
 INDEXES = {
@@ -173,9 +178,10 @@ async def test_frames_without_rows_or_columns_are_runs_like_others():
     assert await received(pd.Series([], dtype="int64")) == []
 
 
-async def test_rows_come_lazily_and_each_once():
-    """Over the bounds of the blocks in which they are converted."""
-    frame = pd.DataFrame({"n": range(5_000)})
+@pytest.mark.parametrize("columns", [1, 5, 200])
+async def test_rows_come_lazily_and_each_once(columns: int):
+    """Over the bounds of the blocks in which they are converted, of narrow and wide frames."""
+    frame = pd.DataFrame({"n": range(5_000)} | {f"c{k}": k for k in range(1, columns)})
     result = await processor_of(Service()).process(frame)
     assert result.results == [3 * n for n in range(5_000)]
     assert [result[row].item["n"] for row in (0, 1023, 1024, 4999, -1)] == [
@@ -233,6 +239,8 @@ async def test_batched_functions_and_workers_take_frames_too():
     result = await AsyncBatchProcessor(batch, batch_size=3, batched=True).process(frame)
     assert result.results == [0, 3, 6, 9]
     assert [outcome.label for outcome in result] == list("wxyz")
+    calls = pd.Series([Service()(1), Service()(2)], index=["x", "y"])
+    assert await gather_with_concurrency(calls, 2) == [3, 6]
     result = await process_with_workers(frame["n"], Service())
     assert result.to_series().to_dict() == {"w": 0, "x": 3, "y": 6, "z": 9}
 
@@ -359,6 +367,15 @@ async def test_a_summary_of_errors_names_the_label_of_the_first_item():
     service.calls.clear()
     await result.retry_failed(processor_of(service), only=result.error_summary()["first_index"])
     assert service.calls == [1]
+
+
+async def test_views_name_items_by_their_labels():
+    """In text, in HTML, and of a single outcome."""
+    result = await processor_of(Service(2)).process(a_frame(INDEXES["strings"])["n"])
+    assert "ValueError: 2 is bad (item 'z')" in result.summary()
+    assert "(item &#x27;z&#x27;)" in result._repr_html_()
+    assert repr(result[2]).startswith("Outcome(index=2, label='z', item=2, status='failed'")
+    assert "label" in result[2]._repr_html_()
 
 
 async def test_results_of_frames_with_other_indexes_are_merged_by_label():
