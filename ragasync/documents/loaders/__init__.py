@@ -152,7 +152,7 @@ def load_source(
     return loaded
 
 
-def _load_as_named(load: Loader, suffix: str, data: bytes) -> Loaded | Iterable[Record]:
+def _load_as_named(load: Loader, suffix: str, data: bytes) -> str | Loaded | Iterable[Record]:
     """Load a file by its suffix, or raise with the format that it has instead."""
     try:
         return load(data)
@@ -173,11 +173,11 @@ def _as_text(suffix: str, data: bytes) -> Loaded:
 
 
 def _documents(
-    loaded: Loaded | Iterable[Record], source: Source, mtime: float, size: int
+    loaded: str | Loaded | Iterable[Record], source: Source, mtime: float, size: int
 ) -> Document | list[Document]:
     """Make the document of a file, or one document per record."""
-    if isinstance(loaded, tuple):
-        text, metadata = loaded
+    if isinstance(loaded, str | tuple):
+        text, metadata = (loaded, {}) if isinstance(loaded, str) else loaded
         facts = {"mtime": mtime, "size": size, **metadata}
         return Document(source.id, text, facts, source=source.source)
     return [

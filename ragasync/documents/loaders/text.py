@@ -40,7 +40,7 @@ class Record:
     metadata: Mapping[str, object] = field(default_factory=dict, hash=False)
 
 
-Loader: TypeAlias = Callable[[bytes], Loaded | Iterable[Record]]
+Loader: TypeAlias = Callable[[bytes], str | Loaded | Iterable[Record]]
 """
 A function from the bytes of one format to a text with metadata, or to records.
 
