@@ -126,8 +126,8 @@ class StoredRows(Protocol):
     def write_embedder(self, embedder: StoredEmbedder) -> None:
         """Replace the name and identity of the embedder."""
 
-    def vectors_of(self, texts: Sequence[str]) -> list[NDArray[np.float32] | None]:
-        """Vectors of chunks with these texts; None for a text that no chunk has."""
+    def vectors_of(self, embedder: str, texts: Sequence[str]) -> list[NDArray[np.float32] | None]:
+        """Vectors that an embedder of this name made of texts; None for each unknown text."""
 
     def known_keys(self) -> set[str]:
         """All metadata keys of documents and chunks."""
@@ -492,10 +492,7 @@ class LocalStore(ABC):
             this embedder is stored.
         """
         with self._reading() as rows:
-            stored = rows.embedder()
-            if stored is None or stored.name != embedder:
-                return [None for _ in texts]
-            return rows.vectors_of(texts)
+            return rows.vectors_of(embedder, texts)
 
     def sources_within(self, prefix: str) -> list[tuple[str, str]]:
         """

@@ -232,7 +232,7 @@ class LanceRows(StoredRows):
 
     def embedder(self) -> StoredEmbedder | None:
         column = self._embedder_of_column()
-        return column if column is not None and self._table.count_rows(EVERY_CHUNK) else None
+        return column if column is not None and self._entries.has_chunks(self._table) else None
 
     def _embedder_of_column(self) -> StoredEmbedder | None:
         """Embedder that the column of vectors is for, which may be empty; None without it."""
@@ -256,7 +256,10 @@ class LanceRows(StoredRows):
         kind = pa.list_(pa.float32(), embedder.dimension)
         self._table.add_columns(pa.field("vector", kind, metadata=_metadata_of(embedder)))
 
-    def vectors_of(self, texts: Sequence[str]) -> list[NDArray[np.float32] | None]:
+    def vectors_of(self, embedder: str, texts: Sequence[str]) -> list[NDArray[np.float32] | None]:
+        column = self._embedder_of_column()
+        if column is None or column.name != embedder:
+            return [None for _ in texts]
         return vectors_of_texts(self._table, texts)
 
     def known_keys(self) -> set[str]:
@@ -291,13 +294,15 @@ class LanceRows(StoredRows):
         import pyarrow as pa
 
         table, column = self._table, self._embedder_of_column()
+        dimensions = {each.vectors.shape[1] for each in documents if len(each.vectors)}
+        fits = column in [replace(given, dimension=each) for each in dimensions]  # no need to count
         version = table.version
         stored = self.entries([each.document.id for each in documents])
         results, accepted, embedder = accept_documents(
             documents,
             {id_: entry.source for id_, entry in stored.items()},
             self._remembered_id_scheme(),
-            self.embedder(),
+            column if fits else self.embedder(),
             given,
         )
         if not accepted:
@@ -335,6 +340,8 @@ class StoredEntries:
         self._entries: dict[str, StoredEntry] = {}
         self._version: int | None = None
         self._searched_version: int | None = None
+        self._counted_version: int | None = None
+        self._has_chunks = False
 
     def find(self, table: LanceTable, document_ids: Sequence[str]) -> dict[str, StoredEntry]:
         """Entries of those documents that are stored, by their ids."""
@@ -352,6 +359,15 @@ class StoredEntries:
         if not document_ids:
             return {}
         return _entries(table, f"{_among(document_ids)} AND {_EVERY_DOCUMENT}")
+
+    def has_chunks(self, table: LanceTable) -> bool:
+        """Whether any chunks are stored; counted once for each version of the table."""
+        with self._lock:
+            version = table.version
+            if self._counted_version != version:
+                self._has_chunks = bool(table.count_rows(EVERY_CHUNK))
+                self._counted_version = version
+            return self._has_chunks
 
     def add(self, entries: Mapping[str, StoredEntry], before: int, after: int) -> None:
         """Add the entries that this store wrote in a commit, from one version to another."""

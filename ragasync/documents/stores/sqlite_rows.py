@@ -208,18 +208,18 @@ class SqliteRows(StoredRows):
         values = embedder.name, embedder.dimension, embedder.identity
         self._db.execute("INSERT INTO embedder VALUES (?, ?, ?)", values)
 
-    def vectors_of(self, texts: Sequence[str]) -> list[NDArray[np.float32] | None]:
+    def vectors_of(self, embedder: str, texts: Sequence[str]) -> list[NDArray[np.float32] | None]:
         found: list[NDArray[np.float32] | None] = [None] * len(texts)
+        stored = self.embedder()
+        if stored is None or stored.name != embedder:
+            return found
         asked = [place for place, text in enumerate(texts) if is_encodable(text)]
         chunks: list[tuple[int, int]] = []
         for start in range(0, len(asked), _TEXTS_PER_STATEMENT):
             some = asked[start : start + _TEXTS_PER_STATEMENT]
             values = [value for n in some for value in (n, _text_hash(texts[n]), texts[n])]
             chunks += self._db.execute(_with_rows(_CHUNKS_WITH_TEXTS, len(some), 3), values)
-        if not chunks:
-            return found
-        (dimension,) = self._db.execute("SELECT dimension FROM embedder").fetchone()
-        first, rows = 0, np.zeros((0, dimension), dtype=np.float32)
+        first, rows = 0, np.zeros((0, stored.dimension), dtype=np.float32)
         for number, place in sorted(chunks):
             if not first <= number < first + len(rows):
                 first, blob = self._db.execute(
@@ -227,7 +227,7 @@ class SqliteRows(StoredRows):
                     "ORDER BY first_chunk DESC LIMIT 1",
                     (number,),
                 ).fetchone()
-                rows = np.frombuffer(blob, dtype="<f4").reshape(-1, dimension)
+                rows = np.frombuffer(blob, dtype="<f4").reshape(-1, stored.dimension)
             # A copy: a view would be read-only, and keep all vectors of the row in memory.
             found[place] = rows[number - first].astype(np.float32)
         return found
