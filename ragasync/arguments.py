@@ -260,6 +260,7 @@ _ELSEWHERE: Final[Mapping[str, str]] = {
 """Advice about arguments that belong to another function."""
 
 _ATTEMPTS: Final = ("attempts", "max_attempts", "tries", "max_tries")
+_TOKENS_PER_MINUTE: Final = ("tpm", "tokens_per_minute")
 _PER_MINUTE: Final = ("rpm", "requests_per_minute", "calls_per_minute")
 
 
@@ -329,6 +330,9 @@ def _advice(name: str, value: object, ours: list[str]) -> str:
     shown = short_repr(value) if number or type(value) is str else "..."
     if name in _ATTEMPTS:
         return _attempts_advice(value, shown, ours)
+    if name in _TOKENS_PER_MINUTE:
+        limits = f"RateLimiter.per_minute(tokens={shown}, weight=...)"
+        return f"use {limits}" if "per" in ours else f"pass rate_limiter={limits}"
     if name in _PER_MINUTE:
         limiter = f"rate={shown}, per=60"
         return f"pass {limiter}" if "per" in ours else f"pass rate_limiter=RateLimiter({limiter})"

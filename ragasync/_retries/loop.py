@@ -42,6 +42,10 @@ class RetryPolicy(Protocol):
     def retry_on_result(self) -> Callable[..., bool] | None:
         """The predicate on values, if there is one."""
 
+    @property
+    def on_retry(self) -> Callable[..., object] | None:
+        """The callback before each back-off, if there is one."""
+
     def decide(self, error: BaseException, *, retries: int, elapsed: float) -> float | Fatal | None:
         """Return the back-off before the next attempt in seconds, None to give up, or `FATAL`."""
 
@@ -273,7 +277,8 @@ class FailedAttempts:
             self._add_note(error, now - self._first)
             return None
         self._kinds.append(type(error).__name__)
-        self._policy.notify(retries + 1, error, delay, self.backed_off)
+        if self._policy.on_retry is not None:
+            self._policy.notify(retries + 1, error, delay, self.backed_off)
         self.backed_off += delay
         return delay
 

@@ -6,8 +6,8 @@ import threading
 import numpy as np
 import pytest
 
-from ragasync import JobStopped, note_usage
-from ragasync.documents import AsyncDocumentProcessor, Document, SqliteStore
+from ragasync import JobStopped, RateLimiter, note_usage
+from ragasync.documents import AsyncDocumentProcessor, Document, SqliteStore, Stage
 from tests.support.embedders import CountingEmbedder, given, words
 from tests.support.services import StatusError
 
@@ -278,3 +278,13 @@ def test_a_bound_must_be_positive_and_finite(bound):
     """Said at once."""
     with pytest.raises(ValueError, match="max_cost"):
         AsyncDocumentProcessor(load=given, max_cost=bound)
+
+
+async def test_the_usage_of_embedding_corrects_a_limiter_of_tokens():
+    """Each text is estimated at 500 tokens, and a call reports a token a character."""
+    limiter = RateLimiter(1e-6, 5000, weight=lambda text: 500, unit="tokens")
+    embed = Stage(Metered(), rate_limiter=limiter)
+    result = await exact(embed).process([("a", "four"), ("b", "seven!!")])
+    assert result.usage.tokens == 11
+    assert limiter.try_acquire(5000 - 11)
+    assert not limiter.try_acquire(1)

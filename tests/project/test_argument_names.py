@@ -119,6 +119,12 @@ CASES: list[tuple[Callable[..., object], dict[str, object], str, dict[str, objec
     ),
     (
         processor,
+        {"tpm": 9},
+        "pass rate_limiter=RateLimiter.per_minute(tokens=9, weight=...)",
+        {"rate_limiter": RateLimiter.per_minute(tokens=9, weight=len)},
+    ),
+    (
+        processor,
         {"burst": 5},
         "pass rate_limiter=RateLimiter(..., burst_size=5)",
         {"rate_limiter": RateLimiter(50, burst_size=5)},
@@ -162,6 +168,7 @@ CASES: list[tuple[Callable[..., object], dict[str, object], str, dict[str, objec
     (AsyncRetry, {"deadline": 60}, "pass max_elapsed=60", {"max_elapsed": 60}),
     (RateLimiter, {"rps": 5}, "pass rate=5", {"rate": 5}),
     (RateLimiter, {"rpm": 500}, "pass rate=500, per=60", {"rate": 500, "per": 60}),
+    (RateLimiter, {"tpm": 9}, "use RateLimiter.per_minute(tokens=9, weight=...)", {}),
     (RateLimiter, {"max_rate": 5, "time_period": 60}, "pass per=60", {"rate": 5, "per": 60}),
     (RateLimiter, {"burst": 5}, "pass burst_size=5", {"burst_size": 5}),
     (RateLimiter, {"concurrency": 5}, "pass max_concurrency=5 to AsyncBatchProcessor()", {}),
