@@ -200,7 +200,7 @@ def limits_text(view: JobView) -> str:
 def rate_text(view: JobView) -> str:
     """Write the job's own rate limit."""
     if view.rate is None:
-        return "no rate set"
+        return "job.rate not set"
     noun = view.rate_noun if view.rate == 1 else f"{view.rate_noun}s"
     return f"{per_second(view.rate)} {noun} a second"
 

@@ -1271,7 +1271,8 @@ async def test_the_repr_states_what_is_going_on():
     await at(2.5)
     assert repr(job) == (
         "<Job running: 4 of 1,000, 4 done, 0 failed, 0 retried, 2 in flight, 1.6 items/s, "
-        "0:02 so far, 10:22 left, limited by concurrency, at most 2 concurrent calls, no rate set>"
+        "0:02 so far, 10:22 left, limited by concurrency, at most 2 concurrent calls, "
+        "job.rate not set>"
     )
     job.pause()
     assert repr(job).startswith("<Job paused: 4 of 1,000")

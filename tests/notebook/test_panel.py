@@ -56,7 +56,7 @@ async def test_a_running_job_is_shown_as_text_as_html_and_as_widgets(displayed):
         "Job running: 8 of 100 · 3.2 items/s · 0:02 so far · 0:29 left\n"
         "7 done · 1 failed · 0 retried · 4 in flight\n"
         "limited by concurrency: the maximum number of calls is in flight\n"
-        "at most 4 concurrent calls, no rate set\n"
+        "at most 4 concurrent calls, job.rate not set\n"
         "errors:\n"
         "  1 × ValueError: no <b>4</b> (item 4)"
     )
@@ -168,7 +168,7 @@ async def test_static_html_replaces_the_widgets_at_the_end(displayed):
     assert displayed.bundles[-1]["text/plain"] == (
         "Job ended: 10 of 10 · 3.33 items/s · 3.00 s in all\n"
         "8 done · 2 failed · 0 retried\n"
-        "at most 4 concurrent calls, no rate set\n"
+        "at most 4 concurrent calls, job.rate not set\n"
         "errors:\n"
         "  2 × ValueError: no <b>4</b> (item 4)"
     )
