@@ -89,16 +89,6 @@ class CallRunner(Generic[T, R]):
         self._take_usage(call)
         return self._errors.on_error(call, error, started, worker)
 
-    def record_plain(
-        self, index: int, item: T, value: R, started: float, ended: float, worker: int
-    ) -> None:
-        """Record the value of a call on the fast path that has reported its usage."""
-        if self._controls.activity is not None:
-            self._controls.activity.add(started, ended)
-        call = PendingCall((index,), (item,), started=started)
-        self._take_usage(call)
-        self._errors.record_success(call, (value,), ended - started, worker)
-
     async def _attempt(self, call: PendingCall[T], started: float, worker: int) -> None:
         """Make the call, and hand on its value or its error."""
         errors = self._errors

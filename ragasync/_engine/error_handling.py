@@ -70,13 +70,7 @@ class ErrorHandler(Generic[T, R]):
         if errors := self._errors_among(values):
             self._on_partial_success(call, values, errors, started, worker)
             return
-        self.record_success(call, values, self._clock() - started, worker)
-
-    def record_success(
-        self, call: PendingCall[T], values: Sequence[R], seconds: float, worker: int
-    ) -> None:
-        """Record the values of a call whose last attempt took some seconds."""
-        call.add_attempt(seconds)
+        call.add_attempt(self._clock() - started)
         self._recorder.record_success(call, values, worker)
 
     def _errors_among(self, values: Sequence[R]) -> dict[int, BaseException]:

@@ -19,7 +19,7 @@ from ragasync.error_text import TracebackArchive, describe
 from ragasync.errors import StageFailure
 from ragasync.foreign_errors import is_a, text_of
 from ragasync.settings import BatchSettings
-from ragasync.usage import NO_USAGE
+from ragasync.usage import NO_USAGE, Usage
 
 if TYPE_CHECKING:
     from ragasync.journal.session import Lookup
@@ -70,6 +70,9 @@ class OutcomeSink(Protocol[T, R]):
 
     def fast_recorder(self, worker: int, started_at: float) -> RecordSuccess[R]:
         """Make the recorder of one worker: `record_call` for one item, as fast as can be."""
+
+    def add_usage(self, index: int, usage: Usage) -> None:
+        """Take the usage of an item whose success a fast recorder takes next."""
 
 
 class Recorder(Generic[T, R]):
@@ -137,6 +140,11 @@ class Recorder(Generic[T, R]):
 
         assert self._journal is not None
         await self._journal.look_up(rows, sort)
+
+    def add_usage(self, index: int, usage: Usage | None) -> None:
+        """Record what a call on the fast path has reported, before its value."""
+        if usage is not None:
+            self._sink.add_usage(index, usage)
 
     # ── successes ─────────────────────────────────────────────────────────────────────────────
 

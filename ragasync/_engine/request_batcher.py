@@ -130,6 +130,10 @@ class _OpenRequests(Generic[T, R]):
 
         return record
 
+    def add_usage(self, index: int, usage: Usage) -> None:
+        """Count usage for the calls that made the request of an item."""
+        self.by_index[index].add_usage(usage)
+
     def record_call(self, call: CallSuccess[T, R]) -> None:
         """Set the values of a call's items, which may belong to several requests."""
         self.has_success = True

@@ -307,9 +307,9 @@ class Run(Generic[T, R]):
                     if type(value) is CoroutineType:
                         wrong = returned_coroutine(value)
                         self._runner.fail_plain(index, item, wrong, started, worker)
-                    elif usage.reported is not None:
-                        self._runner.record_plain(index, item, value, started, ended, worker)
                     else:
+                        if usage.reported is not None:
+                            self._recorder.add_usage(index, usage.take())
                         record(index, value, started, ended)
                 # The task is clean if nobody has cancelled it or kept a reference to it ...
                 if (
@@ -325,7 +325,11 @@ class Run(Generic[T, R]):
                     or getrefcount(usage) != names
                     or (node is not None and getrefcount(node) != nodes)
                 ):
-                    return state.renew()
+                    if not state.renew():
+                        return False
+                    mapping, node, usage = state.mapping, state.node, state.usage
+                    contexts = -1 if state.is_deep else getrefcount(mapping)
+                    nodes, names = getrefcount(node), getrefcount(usage)
                 if ended >= pool.interrupt_at:
                     return True
                 started = ended

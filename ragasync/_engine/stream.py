@@ -19,6 +19,7 @@ from ragasync.error_text import add_note, closing_lines, show_in_one_line
 from ragasync.errors import JobStopped
 from ragasync.item_labels import Labels
 from ragasync.settings import BatchSettings
+from ragasync.usage import NO_USAGE, Usage
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -106,6 +107,7 @@ class OutcomeBuffer(Generic[T, R]):
         self._ordered, self._bound, self._on_change = ordered, bound, on_change
         self._labels = labels
         self._items: dict[int, T] = {}
+        self._usage: dict[int, Usage] = {}
         self._ready: deque[Outcome[T, R]] = deque()
         self._early: dict[int, Outcome[T, R]] = {}
         self._next = 0
@@ -131,6 +133,7 @@ class OutcomeBuffer(Generic[T, R]):
         labels = self._labels
 
         def record(index: int, value: R, began: float, ended: float) -> None:
+            used = self._usage.pop(index, NO_USAGE)
             outcome: Outcome[T, R] = Outcome(
                 index=index,
                 item=self._items.get(index),
@@ -140,11 +143,17 @@ class OutcomeBuffer(Generic[T, R]):
                 started=began - started_at,
                 seconds=ended - began,
                 worker=worker,
+                tokens=used.tokens,
+                cost=used.cost,
                 label=None if labels is None else labels.at(index),
             )
             self._add(outcome)
 
         return record
+
+    def add_usage(self, index: int, usage: Usage) -> None:
+        """Keep the usage of an item for its outcome."""
+        self._usage[index] = usage
 
     def record_call(self, call: CallSuccess[T, R]) -> None:
         """Add the outcomes of a call's items."""

@@ -59,6 +59,7 @@ class TaskState:
         self.task: Any = asyncio.current_task()
         self.observers = getweakrefcount(self.task)
         self._totals = totals
+        self.node: object | None = None
         self._bind_usage()
         self._references = getrefcount(self.task)
 
@@ -80,23 +81,31 @@ class TaskState:
             Whether every context variable is bound to the same object as before.
         """
         now, before = copy_context(), self._before
-        if len(now) != len(before):
-            return False
-        if any(before.get(variable, _UNBOUND) is not value for variable, value in now.items()):
-            return False
+        is_same_mapping = get_referents(now)[-1] is self.mapping
+        if not is_same_mapping:
+            if len(now) != len(before):
+                return False
+            if any(before.get(variable, _UNBOUND) is not value for variable, value in now.items()):
+                return False
         self.usage.end()
-        self._bind_usage()
+        self._bind_usage(is_same_trie=is_same_mapping)
         return True
 
-    def _bind_usage(self) -> None:
-        """Bind a new CallUsage in this context, and note who refers to it and to the mapping."""
+    def _bind_usage(self, *, is_same_trie: bool = False) -> None:
+        """
+        Bind a new CallUsage in this context, and note who refers to it and to the mapping.
+
+        `is_same_trie` says that the context has the same variables as before, and so the same
+        nodes in the same places.
+        """
         self.usage = CallUsage(self._totals)
         current_call.set(self.usage)
         self._before = copy_context()  # keeps the mapping alive
         self.mapping = get_referents(self._before)[-1]
-        nodes = _nodes_above(self.usage, get_referents(self.mapping)[0])
-        self.is_deep = nodes is None or len(nodes) > 1
-        self.node = nodes[0] if nodes else None
+        if not is_same_trie or self.node is not None:
+            nodes = _nodes_above(self.usage, get_referents(self.mapping)[0])
+            self.is_deep = nodes is None or len(nodes) > 1
+            self.node = nodes[0] if nodes else None
         self._counts = self._count_references()
 
     def _count_references(self) -> tuple[int, int, int]:

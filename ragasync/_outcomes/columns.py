@@ -22,13 +22,17 @@ from ragasync._outcomes.outcome import (
 from ragasync.dataframe_items import DataFrameRows
 from ragasync.error_text import ErrorText, closing_lines, error_text
 from ragasync.item_labels import Labels
+from ragasync.usage import Usage
 
 T = TypeVar("T")
 R = TypeVar("R")
 N = TypeVar("N", int, float)
 
-EMPTY = {"d": (0.0,), "i": (-1,), "q": (-1,)}
-"""The default of an optional column, by its type code; -1 tokens: none were reported."""
+UNREPORTED = -1
+"""The tokens of an item for which none were reported."""
+
+EMPTY = {"d": (0.0,), "i": (-1,), "q": (UNREPORTED,)}
+"""The default of an optional column, by its type code."""
 
 _IMMUTABLE = (range, tuple, DataFrameRows)
 """Types of items that a snapshot need not copy."""
@@ -196,6 +200,19 @@ class Columns(Generic[T, R]):
 
         return record
 
+    def add_usage(self, index: int, usage: Usage) -> None:
+        """Write the usage of one item, whose other fields follow."""
+        if usage.tokens or usage.cost:
+            self._write_usage(index, usage.tokens, usage.cost)
+
+    def _write_usage(self, row: int, tokens: int, cost: float) -> None:
+        """Write tokens and cost, in columns that are created if they are missing."""
+        if self.tokens is None or self.cost is None:
+            length = len(self.status)
+            self.cost = array("d", (0.0,)) * length
+            self.tokens = array("q", (UNREPORTED,)) * length
+        self.tokens[row], self.cost[row] = tokens, cost
+
     def record(self, outcome: Outcome[T, R], stack: str | None = None) -> None:
         """Write the outcome of one item."""
         row = outcome.index
@@ -205,9 +222,7 @@ class Columns(Generic[T, R]):
         self.worker[row] = outcome.worker or 0
         self._write_optional(slice(row, row + 1), 1, outcome)
         if outcome.tokens or outcome.cost:
-            length, at = len(self.status), slice(row, row + 1)
-            self.tokens = _filled(self.tokens, "q", length, at, 1, outcome.tokens)
-            self.cost = _filled(self.cost, "d", length, at, 1, outcome.cost)
+            self._write_usage(row, outcome.tokens, outcome.cost)
         if outcome.error is not None:
             self.errors[row] = outcome.error
         if stack is not None:
