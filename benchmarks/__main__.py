@@ -53,6 +53,7 @@ FAMILIES: dict[str, list[list[str]]] = {
     "clusters": [[]],
     "limits": [["--rates", "10", "100", "1000", "10000"]],
     "retries": [[]],
+    "flaky": [[]],
     "bridging": [[]],
     "documents": [[]],
     "encodings": [[]],
@@ -79,9 +80,9 @@ QUICK: dict[str, list[list[str]]] = {
 """Sizes that measure nothing, to see that all of this works."""
 
 PACKAGES = """
-    ragasync aiolimiter aiometer aiostream anyio asynciolimiter backoff ipywidgets langchain-core
-    langchain-text-splitters llama-index-core loky nest-asyncio2 numpy pandas pyrate-limiter
-    stamina tenacity throttled-py tqdm
+    ragasync aiohttp aiolimiter aiometer aiostream anyio arize-phoenix-evals async-batch-llm
+    asynciolimiter backoff ipywidgets langchain-core langchain-text-splitters llama-index-core loky
+    nest-asyncio2 numpy pandas pyrate-limiter stamina tenacity throttled-py tqdm
 """
 """Whose versions are told."""
 

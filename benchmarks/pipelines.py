@@ -8,8 +8,6 @@ back is read off the clock.
 
 from __future__ import annotations
 
-import ast
-import inspect
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +15,7 @@ from typing import Any
 import pipelines_by_hand as by_hand
 import pipelines_of_peers as peers
 from corpus import Pair
+from measuring import lines_written
 from pipelines_by_hand import BATCH, Embedded
 
 from ragasync import BatchResult
@@ -90,18 +89,8 @@ class Contender:
 
     @property
     def lines(self) -> int:
-        """The lines a user would write: of bodies, without docstrings, imports, blank lines."""
-        lines = 0
-        for function in (self.run, *self.helpers):
-            source = inspect.getsource(function)
-            defined = ast.parse(source).body[0]
-            assert isinstance(defined, ast.AsyncFunctionDef)
-            written = source.splitlines()
-            for statement in defined.body[1:]:  # the first is the docstring
-                if not isinstance(statement, ast.Import | ast.ImportFrom):
-                    its_own = written[statement.lineno - 1 : statement.end_lineno]
-                    lines += sum(bool(line.strip()) for line in its_own)
-        return lines
+        """The lines that a user would write."""
+        return lines_written(self.run, *self.helpers)
 
 
 CONTENDERS = {

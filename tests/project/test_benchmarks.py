@@ -25,6 +25,7 @@ RUNS = {
     "documents": ["--documents", "20", "--embedded", "10", "--at-once", "4", "--rounds", "1"],
     "drawing": ["--seconds", "0.1", "--rounds", "1"],
     "encodings": ["--texts", "2"],
+    "flaky": ["--calls", "40", "--at-once", "8", "--rounds", "1"],
     "frames": ["--items", "2000", "--rounds", "1"],
     "importing": ["--rounds", "1"],
     "ingesting": ["--files", "40", "--cluster-files", "8", "--rounds", "1"],
