@@ -127,8 +127,8 @@ def main() -> None:
         )
     columns = ["", "wall s", "processor s", "lost", "wrong", "requests", "refused", "lines of code"]
     title = (
-        f"{given.calls:,} calls to a service with 429s, 500s and slow replies, {given.at_once} at"
-        " once: median (min-max), the most items lost and wrong"
+        f"{given.calls:,} calls to a service with 429s, 500s and slow replies, {given.at_once}"
+        " concurrently: median (min-max), the most items lost and wrong"
     )
     print(table(title, columns, rows), flush=True)
     if left_out := CALLERS.keys() - here.keys():

@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import io
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -135,7 +135,7 @@ async def with_phoenix(call: Call, texts: Sequence[str], at_once: int) -> Sequen
 
 
 @contextlib.contextmanager
-def silenced() -> Any:
+def silenced() -> Iterator[None]:
     """Keep what contenders print and log of every retry out of the tables."""
     logger = logging.getLogger("async_batch_llm")
     level = logger.level

@@ -120,6 +120,8 @@ PIPELINES = {
 KEPT_THREAD = ("a kept thread", "a kept thread, by hand")
 HAND_LIMITER = ("GCRA", "hand-made")
 SEARCHES = {"vectors": "vectors alone", "BM25": "BM25 alone"}
+FLAKY = {"async-batch-llm": "async-batch-llm", "phoenix-evals": "phoenix-evals"}
+BY_TENACITY = ("semaphore and tenacity", "semaphore and tenacity")
 HAND_PIPELINE = ("queues and workers", "by hand, lists")
 
 LINES = (
@@ -184,6 +186,10 @@ LINES = (
         ("loop", "hand-made loop"),
         RETRIES,
     ),
+    Line("5,000 calls to a flaky service, s", "429s, 500s", "wall", BY_TENACITY, FLAKY),
+    Line("the same, processor s", "429s, 500s", "processor", BY_TENACITY, FLAKY),
+    Line("the same, requests refused", "429s, 500s", "refused", BY_TENACITY, FLAKY),
+    Line("lines of code for that", "429s, 500s", "lines", BY_TENACITY, FLAKY),
     Line("`run_async` in a running loop, µs", "run_async a call", "inside", KEPT_THREAD, BRIDGES),
     Line(
         "a table of a million outcomes, s",
