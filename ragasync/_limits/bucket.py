@@ -255,7 +255,7 @@ class WindowBucket(Bucket):
         for place, (when, granted) in enumerate(self.granted):
             if granted == weight:
                 self.granted[place] = (when, used)
-                self.sum = sum(weight for _, weight in self.granted)
+                self.sum -= weight - used
                 return
 
     def change_rate(self, rate: float, burst: float, now: float) -> None:

@@ -6,6 +6,7 @@ Each function is one use case. Where `assert_type` names a type, an editor shows
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from functools import partial
 from typing import Any, assert_type
 
@@ -263,6 +264,21 @@ async def a_decorated_function_keeps_its_signature() -> None:
     assert_type(await retry_async(lambda: fetch("a")), bytes)
     await fetch(1)  # type: ignore[arg-type]
     read("a", 2)  # type: ignore[call-arg]
+
+
+async def retry_blocks() -> None:
+    """A block, its attempts, and a variant of a policy, whose seconds may be a timedelta."""
+    policy = AsyncRetry(max_elapsed=timedelta(minutes=2), retry_on_result=lambda value: not value)
+    assert_type(policy.with_(max_retries=5, base_delay=timedelta(seconds=1)), AsyncRetry)
+    assert_type(policy.max_elapsed, float | None)
+    async for attempt in policy.attempts():
+        with attempt:
+            assert_type(attempt.set_result(await fetch("a")), bytes)
+        assert_type(attempt.backed_off, float)
+    for sync_attempt in policy.attempts():
+        with sync_attempt:
+            read("a")
+    policy.with_(retries=5)  # type: ignore[call-arg]
 
 
 async def bridges_and_patterns() -> None:
