@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
+from functools import cache
+from html import escape
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from ragasync._outcomes.columns import Columns
 from ragasync._outcomes.outcome import DONE, FAILED, PENDING, STATUSES
 from ragasync._outcomes.stats import RunResult
 from ragasync._reports.error_groups import group_errors
+from ragasync._reports.summary import one_line
 from ragasync.dataframe_items import DataFrameRows
 from ragasync.error_text import live_traceback, traceback_text
 from ragasync.foreign_errors import attribute, guarded
+from ragasync.object_views import QUIET, TEXT, element, short_view
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,6 +95,8 @@ def errors_dataframe(result: RunResult) -> pd.DataFrame:
     Build a DataFrame with one row for each item that failed, without the columns status and value.
 
     The columns that a reader looks for come first. Index and dtypes are those of `to_dataframe`.
+    A cell shows these columns only, with long items and messages cut; the frame has all of them in
+    full: `frame.error_message[7]` is a whole message, `print(frame.traceback[7])` a traceback.
 
     Example:
         >>> from ragasync import AsyncBatchProcessor, errors_dataframe
@@ -110,7 +116,66 @@ def errors_dataframe(result: RunResult) -> pd.DataFrame:
     """
     columns = result.columns
     builder = DataFrameBuilder(columns, list(columns.rows_with(FAILED)))
-    return builder.frame(_outcome_columns(columns, builder))
+    return _errors_frame()(builder.frame(_outcome_columns(columns, builder)), copy=False)
+
+
+_COLUMNS_SHOWN = ("item", "error_type", "error_message", "attempts", "seconds", "stage")
+
+_ITEM_CHARS, _MESSAGE_CHARS, _MESSAGE_CHARS_HTML = 30, 60, 200
+"""Characters of an item and of a message that a table of errors shows."""
+
+
+@cache
+def _errors_frame() -> type[pd.DataFrame]:
+    """
+    Define a DataFrame that shows the columns that matter in a failure, with narrow cells.
+
+    Only the display differs: whatever is derived from it, or pickled, is a plain DataFrame.
+    """
+    import pandas as pd
+
+    class ErrorsDataFrame(pd.DataFrame):
+        def __repr__(self) -> str:
+            wide = ("display.width", 1_000, "display.max_columns", None)
+            with pd.option_context(*wide, "display.max_colwidth", None):
+                return repr(self._shown(_MESSAGE_CHARS))
+
+        def _repr_html_(self) -> str | None:
+            with pd.option_context("display.max_colwidth", None):
+                html: str | None = self._shown(_MESSAGE_CHARS_HTML)._repr_html_()  # type: ignore[operator]
+            if html is None or self.empty:
+                return html
+            others = ", ".join(str(name) for name in self.columns if name not in _COLUMNS_SHOWN)
+            first = short_view(self.index.tolist()[0])
+            note = f"also: {others}; a whole message: frame.error_message[{first}]"
+            return html + element("div", f"{TEXT};{QUIET}", escape(note))
+
+        def __reduce__(self) -> Any:
+            return pd.DataFrame(self).__reduce__()
+
+        def _shown(self, message_chars: int) -> pd.DataFrame:
+            """The columns to show, as short texts; of many rows, the first and last are shown."""
+            is_empty = self.isna().all()
+            names = [n for n in _COLUMNS_SHOWN if n in self and (self.empty or not is_empty[n])]
+            shown = pd.DataFrame(self)[names].copy()
+            most = pd.get_option("display.max_rows") or len(shown)
+            for name, chars in (("item", _ITEM_CHARS), ("error_message", message_chars)):
+                if name in names:
+                    texts = [
+                        _cell(value, chars) if at < most or at >= len(shown) - most else ""
+                        for at, value in enumerate(self[name])
+                    ]
+                    shown[name] = pd.Series(texts, index=shown.index, dtype=object)
+            return shown
+
+    return ErrorsDataFrame
+
+
+def _cell(value: object, chars: int) -> str:
+    """Write a value in one line of a narrow column; a text without quotes."""
+    if type(value) is str:
+        return one_line(value, chars)
+    return one_line(short_view(value, chars), chars)
 
 
 def _outcome_columns(columns: Columns[Any, Any], builder: DataFrameBuilder) -> dict[str, Any]:

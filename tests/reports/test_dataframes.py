@@ -1,12 +1,20 @@
 """The DataFrames of a result: their columns, their dtypes, and the kinds of errors."""
 
 import math
+import pickle
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from ragasync import BatchResult, Outcome, error_summary, errors_dataframe, to_dataframe
+from ragasync import (
+    AsyncBatchProcessor,
+    BatchResult,
+    Outcome,
+    error_summary,
+    errors_dataframe,
+    to_dataframe,
+)
 from ragasync._outcomes.columns import Columns
 from ragasync._reports.error_groups import error_template
 from ragasync._reports.summary import one_line
@@ -265,3 +273,63 @@ def test_a_line_of_a_display_is_bounded_and_printable():
     assert one_line("\x1b[31mred \udcff") == "�[31mred \\udcff"
     assert one_line("x" * 200, 10) == "xxxxxxxxx…"
     assert len(one_line("y " * 10**6)) == 160
+
+
+# ── how a table of errors is shown ──────────────────────────────────────────────────────────────
+
+
+class Unshowable:
+    """An item whose repr raises."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no repr")
+
+
+def failures(*items: object) -> BatchResult[object]:
+    """The result of calls that all fail with a long message."""
+
+    def call(item: object) -> None:
+        raise ValueError(f"<b>expected</b> a vector, {'got a page ' * 100}END")
+
+    return AsyncBatchProcessor(call, retry_count=0).process_sync(list(items))
+
+
+def test_a_table_of_errors_is_narrow_and_its_data_is_whole():
+    """Only the display is cut; a note says where the rest is."""
+    long = "a text " * 1_000
+    frame = failures(long, {"id": 1, "text": long}, Unshowable()).errors_dataframe()
+    lines = repr(frame).splitlines()
+    assert max(map(len, lines)) < 160
+    assert lines[0].split() == ["item", "error_type", "error_message", "attempts", "seconds"]
+    html = frame._repr_html_()
+    assert "&lt;b&gt;expected&lt;/b&gt; a vector" in html
+    assert "END" not in html
+    assert "a whole message: frame.error_message[0]" in html
+    assert "traceback" in html
+    assert frame.item[0] == long
+    assert frame.error_message[0].endswith("END")
+
+
+def test_a_table_of_many_errors_shows_the_first_and_the_last():
+    """As pandas does."""
+    frame = failures(*range(1_000)).errors_dataframe()
+    assert len(repr(frame).splitlines()) < 20
+    assert len(frame._repr_html_()) < 20_000
+
+
+def test_what_is_derived_from_a_table_of_errors_is_a_plain_dataframe():
+    """Its own display, a pickled copy, and an empty table too."""
+    frame = failures("a", "b").errors_dataframe()
+    for derived in (
+        frame[["item"]],
+        frame.copy(),
+        frame.head(1),
+        pickle.loads(pickle.dumps(frame)),
+    ):
+        assert type(derived) is pd.DataFrame
+    pd.testing.assert_frame_equal(pd.DataFrame(frame), frame.copy())
+    empty = AsyncBatchProcessor(str).process_sync(["a"]).errors_dataframe()
+    assert "item" in repr(empty)
+    assert empty._repr_html_()
+    del frame["item"]
+    assert "error_type" in repr(frame)
