@@ -26,9 +26,7 @@ MONO: Final = "font-family:var(--jp-code-font-family,monospace);font-size:12px"
 BOLD: Final = "font-weight:600"
 
 _CELL: Final = "text-align:left;vertical-align:top;padding:1px 16px 1px 0;overflow-wrap:anywhere"
-_BLOCK: Final = (
-    f"{MONO};white-space:pre-wrap;overflow-wrap:anywhere;max-height:16em;overflow:auto;margin:0"
-)
+_BLOCK: Final = f"{MONO};white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere;max-height:16em;overflow:auto;margin:0"
 
 MAX_REPR_CHARS: Final = 200
 """Characters of an object in the repr of another."""
@@ -150,7 +148,10 @@ def _rows(facts: Iterable[tuple[str, object]], text: str | None, text_name: str)
     """Yield the rows of the table."""
     for name, value in facts:
         if value is not None:
-            line = one_line_of(safe_text(value)) if type(value) is str else short_view(value, 400)
+            if type(value) is float:
+                line = f"{value:.6g}"
+            else:
+                line = one_line_of(_masked(value)) if type(value) is str else short_view(value, 400)
             yield _row(name, escape(line))
     if text is not None:
         yield _row(text_name, element("pre", _BLOCK, escape(_masked(text))))

@@ -99,10 +99,11 @@ class Progress:
     def __repr__(self) -> str:
         total = "?" if self.total is None else f"{self.total:,}"
         left = "" if self.eta is None else f", {self.eta:,.0f} s left"
+        waits = self.in_flight or self.limited_by != "concurrency"  # or nothing has begun
+        limit = f", limited by {self.limited_by}" if waits else ""
         return (
             f"<Progress {self.finished:,} of {total}, {self.failed:,} failed, "
-            f"{self.in_flight:,} in flight, {self.rate:.3g} items/s{left}, "
-            f"limited by {self.limited_by}>"
+            f"{self.in_flight:,} in flight, {self.rate:.3g} items/s{left}{limit}>"
         )
 
     def _repr_html_(self) -> str:

@@ -222,7 +222,8 @@ _NUMBER = "text-align:right;vertical-align:top;padding:3px 10px 3px 0;white-spac
 
 def _head() -> str:
     numbers = [element("th", f"{_NUMBER};{QUIET}", name) for name in ("score", "vector", "keyword")]
-    texts = [element("th", f"{_CELL};{QUIET}", name) for name in ("document", "text")]
+    style = f"{_CELL};{QUIET};overflow-wrap:normal"
+    texts = [element("th", style, name) for name in ("document", "text")]
     return element("tr", "", *numbers, *texts)
 
 
