@@ -26,7 +26,10 @@ MONO: Final = "font-family:var(--jp-code-font-family,monospace);font-size:12px"
 BOLD: Final = "font-weight:600"
 
 _CELL: Final = "text-align:left;vertical-align:top;padding:1px 16px 1px 0;overflow-wrap:anywhere"
-_BLOCK: Final = f"{MONO};white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere;max-height:16em;overflow:auto;margin:0"
+_BLOCK: Final = (
+    f"{MONO};white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere;"
+    "max-height:16em;overflow:auto;margin:0"
+)
 
 MAX_REPR_CHARS: Final = 200
 """Characters of an object in the repr of another."""
