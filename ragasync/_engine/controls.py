@@ -306,6 +306,10 @@ class RunControls:
         self.live.cancel_calls(only_waiting=not cancel)
         self.live.notify(everyone=True)
 
+    def withdraw_stop(self) -> None:
+        """Forget an early stop that left no item without an outcome."""
+        self.stopped_early, self.stopped_because = False, None
+
     def _stop_from_any_thread(self, because: str) -> None:
         """Stop, on whatever thread the last usage was reported."""
         loop = self._loop

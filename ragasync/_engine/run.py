@@ -78,7 +78,7 @@ async def execute(
             if controls.inner is not None:
                 opening_stages = controls.inner.open(controls)
                 await setup.wait_for(stack.enter_async_context(opening_stages))
-            if controls.stopping:
+            if controls.stopping and not controls.stopped_early:
                 return
             archive = archive or TracebackArchive()
             recorder = Recorder(
@@ -96,6 +96,8 @@ async def execute(
             )
             stack.push_async_callback(run.close)
             await run.until_done()
+            if controls.stopped_early and controls.error is None:
+                await run.recall_rest(max_items)
         run.raise_error()
         run.check_complete(max_items)
     finally:
@@ -183,6 +185,17 @@ class Run(Generic[T, R]):
             pool.set_interrupt("stop")
             await pool.cancel()
         controls.error, pool.error = controls.error or pool.error, None
+
+    async def recall_rest(self, max_items: int | None) -> None:
+        """
+        Record what a journal has of the items that an early stop has left unread.
+
+        If no item is left then, as when the last one reached a budget, the run has not stopped
+        early.
+        """
+        await self._scheduler.recall_rest()
+        if self._scheduler.is_drained and not self._recorder.unfinished(max_items):
+            self._controls.withdraw_stop()
 
     async def close(self) -> None:
         """Close the source, timers and threads; an error of the source becomes the run's."""

@@ -11,7 +11,7 @@ from typing import Generic, Literal, TypeAlias, TypeVar
 from ragasync._calls.caller import Caller
 from ragasync._engine.batching import Batcher
 from ragasync._engine.controls import LiveRun, RunControls
-from ragasync._engine.item_sources import ReadOptions, SourceFactory, open_source
+from ragasync._engine.item_sources import IN_MEMORY, ReadOptions, SourceFactory, open_source
 from ragasync._engine.recorder import Recorder
 from ragasync._engine.retry_queue import PendingCall, RetryQueue
 from ragasync._engine.run_journal import LOOK_AHEAD, Reader
@@ -89,13 +89,21 @@ class Scheduler(LiveRun, Generic[T, R]):
         on_thread = settings.journal is not None and settings.journal.has_slow_keys
         ahead = LOOK_AHEAD if on_thread and isinstance(source, list) else 1
         select_new = recorder.select_new if recorder.has_journal else None
-        reader = Reader(self.items, clock, select_new, ahead)
+        reader = self._reader = Reader(self.items, clock, select_new, ahead)
         self.batches = Batcher(self.items, reader, self._batch_size, settings, clock, recorder)
+        self._is_in_memory = type(source) in IN_MEMORY
         self._waking = False
         self._to_wake = 1
         pool.set_interrupt("pause", controls.paused)
         pool.set_interrupt("input pause", controls.input_paused)
         pool.set_interrupt("rate limit", not controls.limits_are_open)
+
+    async def recall_rest(self) -> None:
+        """Record what the journal has of the rest of a source in memory, and call for nothing."""
+        has_journal = self._recorder.has_journal
+        while self._is_in_memory and not self.source_ended and not self._recorder.is_full:
+            if await self._reader.take(LOOK_AHEAD if has_journal else 1) and not has_journal:
+                break  # there is a rest, of which nothing is known
 
     def close(self) -> None:
         """Stop the timers of retries."""

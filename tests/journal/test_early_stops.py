@@ -1,0 +1,101 @@
+"""Runs that a budget stops: what the journal has of the rest is kept, and nothing is made up."""
+
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from ragasync import AsyncBatchProcessor, note_usage
+
+
+async def ask(number: int) -> int:
+    """Answer, for ten tokens."""
+    note_usage(tokens=10, cost=0.5)
+    return number
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Path:
+    """The file of a journal."""
+    return tmp_path / "run.sqlite"
+
+
+@pytest.mark.parametrize("bound", [{"max_tokens": 50}, {"max_cost": 2.5}], ids=str)
+async def test_a_run_whose_budget_is_spent_returns_what_the_journal_has(journal: Path, bound):
+    """It was paid for, so it must not be lost in the result."""
+    processor = AsyncBatchProcessor(ask, max_concurrency=1, journal=journal, **bound)
+    first = await processor.process(range(30))
+    again = await processor.process(list(range(30)))
+    assert first.success_count == again.success_count == 5
+    assert again.results == first.results
+    assert again.pending_count == 25
+    assert again.stopped_because == first.stopped_because
+
+
+@pytest.mark.parametrize("batched", [False, True])
+async def test_items_after_the_stop_come_from_the_journal(journal: Path, batched: bool):
+    """Also if they are far behind the item that stopped the run."""
+    fails = False
+
+    async def work(given):
+        if fails:
+            raise TypeError("not today")
+        return given
+
+    settings = {"max_errors": 0, "batched": batched, "batch_size": 2, "max_concurrency": 1}
+    processor = AsyncBatchProcessor(work, journal=journal, **settings)
+    assert (await processor.process(range(50, 200))).all_succeeded
+    fails = True
+    result = await processor.process(range(200))
+    assert result.results[50:] == list(range(50, 200))
+    assert result.success_count == 150
+    assert result.stopped_because
+
+
+async def test_an_endless_source_is_not_read_further(journal: Path):
+    """Only items in memory are looked up after a stop."""
+    read = []
+
+    def numbers() -> Iterator[int]:
+        for number in count():
+            read.append(number)
+            yield number
+
+    processor = AsyncBatchProcessor(ask, max_concurrency=2, journal=journal, max_tokens=40)
+    result = await processor.process(numbers())
+    assert result.success_count >= 4
+    assert len(read) < 20
+
+
+@pytest.mark.parametrize("items", [range(10), list(range(10)), iter(range(10))], ids=repr)
+async def test_a_budget_that_the_last_item_reaches_stops_nothing(items):
+    """The run is whole: its stream ends as usual."""
+    processor = AsyncBatchProcessor(ask, max_concurrency=1, max_tokens=100)
+    result = await processor.process(items)
+    assert result.all_succeeded
+    if not isinstance(items, Iterator):
+        assert result.stopped_because is None
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_a_stream_whose_last_item_reaches_the_budget_ends_as_usual(ordered: bool):
+    """Nothing was left out."""
+    processor = AsyncBatchProcessor(ask, max_concurrency=1, max_tokens=100)
+    outcomes = [each.value async for each in processor.stream(range(10), ordered=ordered)]
+    assert outcomes == list(range(10))
+
+
+async def test_an_item_in_back_off_is_left_by_a_stop():
+    """So the run has stopped early, although its source has ended."""
+
+    async def fail(number: int) -> int:
+        note_usage(tokens=10)
+        if number == 1:
+            raise ConnectionError("refused")
+        return number
+
+    processor = AsyncBatchProcessor(fail, max_concurrency=1, max_tokens=30, retry_delay=60)
+    result = await processor.process(range(3))
+    assert result.pending_count == 1
+    assert "max_tokens" in result.stopped_because
