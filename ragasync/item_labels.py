@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
+BLOCK = 256
+"""Labels that are converted together."""
+
 
 class Labels:
     """
@@ -19,21 +22,32 @@ class Labels:
 
     def __init__(self, index: pd.Index[Any]) -> None:
         self.index = index
+        self._latest: tuple[int, list[Any]] = (-1, [])
 
     def __len__(self) -> int:
         return len(self.index)
 
     def at(self, position: int) -> Any:
         """The label at a position; of a MultiIndex, a tuple."""
-        return _plain_label(self.index[position])
+        # A stream asks for one label after the other: converting them in blocks is much faster.
+        start = position - position % BLOCK
+        latest, labels = self._latest
+        if latest != start:
+            labels = self._converted(self.index[start : start + BLOCK])
+            self._latest = start, labels
+        return labels[position - start]
 
     def at_all(self, positions: Sequence[int]) -> list[Any]:
         """The labels at some positions."""
+        return self._converted(self.take(positions))
+
+    def _converted(self, part: pd.Index[Any]) -> list[Any]:
+        """A part of the index as a list of Python values."""
         import pandas as pd
 
-        if isinstance(self.index, pd.MultiIndex):  # as a list, its numbers may become floats
-            return list(map(self.at, positions))
-        return list(map(_plain_label, self.take(positions).tolist()))
+        if isinstance(part, pd.MultiIndex):  # as a list, its whole numbers may become floats
+            return [_plain_label(part[place]) for place in range(len(part))]
+        return list(map(_plain_label, part.tolist()))
 
     def take(self, positions: Sequence[int]) -> pd.Index[Any]:
         """The part of the index at these positions; the index itself for all of them in order."""
@@ -145,9 +159,11 @@ class Labels:
 
 def _plain_label(label: Any) -> Any:
     """Convert numbers of numpy in a label to Python's; a missing label is kept."""
-    import numpy as np
-
+    if type(label) in (str, int, float):
+        return label
     if isinstance(label, tuple):
         return tuple(map(_plain_label, label))
+    import numpy as np
+
     is_number = isinstance(label, np.generic) and label.dtype.kind in "biufc"
     return label.item() if is_number else label
