@@ -14,7 +14,7 @@ from ragasync._outcomes.stats import RunResult, StageStats
 from ragasync._reports.dataframes import DataFrameBuilder, number_array, object_column, string_array
 from ragasync._reports.time_breakdown import stage_index, utilization
 from ragasync.dataframe_items import LabeledItems, is_instance_of, labeled_items
-from ragasync.documents.models import Chunk, Document, LoadError
+from ragasync.documents.models import Chunk, Document, LoadError, LoadReason
 from ragasync.documents.processed import ProcessedDocument, id_of, source_path
 from ragasync.documents.search import place_columns
 from ragasync.documents.unique_sources import RefusedDocument
@@ -331,13 +331,28 @@ def _chunks(columns: Columns[Any, Any]) -> Iterator[tuple[int, ProcessedDocument
             yield row, one, ordinal, chunk
 
 
+EXACT_FLOATS = 2**53
+"""Whole numbers below this are exact as floats; larger ids may have been rounded to another's."""
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class UnreadableRow(RefusedDocument):
-    """A row without a usable id or text, which fails as a file does that cannot be read."""
+    """
+    A row without a usable id or text, which fails as a file does that cannot be read.
+
+    Attributes:
+        reason: the reason of its LoadError, whose message is `taken_by`.
+    """
+
+    reason: LoadReason = "missing"
+
+    def __reduce__(self) -> tuple[type[Document], tuple[object, ...]]:
+        made, arguments = RefusedDocument.__reduce__(self)
+        return made, (*arguments, self.reason)
 
     def refusal(self) -> LoadError:
         """The error of this row."""
-        return LoadError("missing", self.taken_by)
+        return LoadError(self.reason, self.taken_by)
 
     def __repr__(self) -> str:
         return f"<UnreadableRow {self.id!r}>"
@@ -352,8 +367,9 @@ class FrameSource:
     second run skips unchanged rows and replaces those whose text or metadata have changed. The
     result has the index of the frame.
 
-    A row without an id or a text is a failed item with a LoadError of the reason `missing`; of two
-    rows with one id and different contents, the later fails with an IdConflictError.
+    A row that is no document is a failed item with a LoadError. Its reason is `no id` or `missing`
+    (no text), or `wrong type` if there is a value that is no id or no text. Of two rows with one id
+    and different contents, the later fails with an IdConflictError.
 
     Example:
         >>> import pandas as pd
@@ -375,7 +391,9 @@ class FrameSource:
 
     Args:
         frame: the DataFrame.
-        id: the name of the column with the ids, which are texts, whole numbers or UUIDs.
+        id: the name of the column with the ids, which are texts, whole numbers or UUIDs. A float
+            that is a whole number counts as one, because a missing id makes a column of whole
+            numbers in pandas one of floats.
         text: the name of the column with the texts.
         metadata: the names of the columns that become metadata; None for all others.
 
@@ -426,28 +444,68 @@ class FrameSource:
     def _document(self, row: Mapping[Any, Any], label: object) -> Document:
         """The document of one row."""
         given, text = row[self._id], row[self._text]
-        id_ = str(given) if type(given) in (str, int, UUID) else ""
+        id_ = _id_of(given)
         if not id_:
-            why = "no id" if _is_missing(given) or given == "" else f"the id {given!r:.100}"
+            reason, problem = _unusable_id(given, self._id)
             return UnreadableRow(
                 f"row {label!r:.100} of a frame",
                 "",
-                taken_by=f"the row {label!r:.100} has {why} in the column {self._id!r}: an id is a "
-                f"text, a whole number or a UUID",
+                taken_by=f"the row {label!r:.100} has {problem}",
+                reason=reason,
             )
         if not isinstance(text, str):
-            why = "no text" if _is_missing(text) else f"the value {text!r:.100}"
+            reason, problem = _unusable_text(text, self._text)
             return UnreadableRow(
                 id_,
                 "",
-                taken_by=f"the row {label!r:.100} has {why} in the column {self._text!r}: fill it "
-                f"in or drop the row, or pass on_unreadable={{'missing'}} to skip such rows",
+                taken_by=f"the row {label!r:.100} has {problem}",
+                reason=reason,
             )
         metadata = {str(name): row[name] for name in self._metadata if not _is_missing(row[name])}
         return Document(id_, text, metadata)
 
     def __repr__(self) -> str:
         return f"<FrameSource of {len(self._frame):,} rows, id={self._id!r}, text={self._text!r}>"
+
+
+def _id_of(given: object) -> str:
+    """The id that a value of a row stands for; empty if it stands for none."""
+    if type(given) is float and given.is_integer() and abs(given) < EXACT_FLOATS:
+        return str(int(given))
+    return str(given) if type(given) in (str, int, UUID) else ""
+
+
+def _unusable_id(given: object, column: str) -> tuple[LoadReason, str]:
+    """Reason and description of a value that is no id."""
+    keep = f"frame.astype({{{column!r}: 'Int64'}}) when it is made keeps whole numbers as they are"
+    if _is_missing(given) or given == "":
+        text = (
+            f"no id in the column {column!r}: fill it in or drop the row, or pass "
+            f"on_unreadable={{'no id'}} to skip such rows"
+        )
+        if isinstance(given, float):
+            text += f" (the column holds floats: {keep})"
+        return "no id", text
+    text = (
+        f"the id {given!r:.100} in the column {column!r}: an id is a text, a whole number or a UUID"
+    )
+    if isinstance(given, float):
+        rounded = "; as a float this one may be rounded" if abs(given) >= EXACT_FLOATS else ""
+        text += f"{rounded}: {keep}"
+    return "wrong type", text
+
+
+def _unusable_text(given: object, column: str) -> tuple[LoadReason, str]:
+    """Reason and description of a value that is no text."""
+    if _is_missing(given):
+        return "missing", (
+            f"no text in the column {column!r}: fill it in or drop the row, or pass "
+            f"on_unreadable={{'missing'}} to skip such rows"
+        )
+    return "wrong type", (
+        f"the value {given!r:.100} in the column {column!r}: a text is a str, as in "
+        f"frame.astype({{{column!r}: str}})"
+    )
 
 
 def frame_documents(sources: object) -> LabeledItems | None:

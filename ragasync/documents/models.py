@@ -186,12 +186,14 @@ LoadReason: TypeAlias = Literal[
     "json lines",
     "link",
     "missing",
+    "no id",
     "no loader",
     "no text",
     "not a file",
     "notebook",
     "pdf",
     "too large",
+    "wrong type",
 ]
 """
 The reasons of the LoadErrors raised by the loaders of this package.
@@ -214,13 +216,15 @@ LOAD_REASONS = MappingProxyType(
         "html": "a page that the parser rejects",
         "json lines": "a line that is not JSON, or ids that are not unique",
         "link": "a link that leads out of the folder",
-        "missing": "a row of a DataFrame without an id or a text",
+        "missing": "a row of a DataFrame without a text",
+        "no id": "a row of a DataFrame without an id",
         "no loader": "a known format without a loader",
         "no text": "a PDF of images, which needs OCR first",
         "not a file": "a pipe, socket or device",
         "notebook": "not the JSON of a Jupyter notebook",
         "pdf": "a broken or truncated PDF",
         "too large": "over the size limit, compressed or uncompressed",
+        "wrong type": "a row of a DataFrame with a value that is no id or no text",
     }
 )
 """

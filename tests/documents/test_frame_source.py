@@ -1,5 +1,6 @@
 """DataFrames as sources of documents: ids, texts, metadata, and the index of the result."""
 
+import pickle
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ async def test_rows_without_id_or_text_fail_alone():
     no_id, no_text = errors_of(result)
     assert isinstance(no_id, LoadError)
     assert isinstance(no_text, LoadError)
-    assert (no_id.reason, no_text.reason) == ("missing", "missing")
+    assert (no_id.reason, no_text.reason) == ("no id", "missing")
     assert "the row 'y' has no id in the column 'id'" in str(no_id)
     assert "the row 'z' has no text in the column 'text'" in str(no_text)
     assert result.errors_dataframe()["stage"].tolist() == ["load", "load"]
@@ -99,12 +100,54 @@ async def test_rows_without_id_or_text_fail_alone():
 
 
 async def test_rows_with_other_values_than_ids_and_texts_fail_alone():
-    """A float is no id, and a number is no text."""
+    """A fraction is no id, and a number is no text."""
     frame = a_frame(id=["a", 1.5, "c"], text=["a bucket", "a tap", 7])
     result = await AsyncDocumentProcessor().process(frame)
     no_id, no_text = errors_of(result)
     assert "has the id 1.5 in the column 'id'" in str(no_id)
     assert "has the value 7 in the column 'text'" in str(no_text)
+    assert [error.reason for error in (no_id, no_text) if isinstance(error, LoadError)] == [
+        "wrong type",
+        "wrong type",
+    ]
+
+
+@pytest.mark.parametrize("numbers", [[1, 2, None], [2**53 - 1, -7, None], [10.0, 2, np.nan]])
+async def test_whole_numbers_stay_ids_if_one_is_missing(numbers: list[Any]):
+    """Although pandas makes floats of them; a column of Int64 gives the same ids."""
+    for column in (pd.Series(numbers, dtype="float64"), pd.Series(numbers, dtype="Int64")):
+        result = await AsyncDocumentProcessor().process(a_frame(id=column.array))
+        ids = [value.id for value in result.results if value]
+        assert ids == [str(int(number)) for number in numbers[:2]]
+        [error] = errors_of(result)
+        assert isinstance(error, LoadError)
+        assert error.reason == "no id"
+        assert ("Int64" in str(error)) == (column.dtype == "float64")
+
+
+@pytest.mark.parametrize("given", [2.0**53, -1e300, np.inf, 0.5, True, pd.Timestamp("2024-05-01")])
+async def test_values_that_are_no_ids_are_not_skipped_as_missing_ones(given: Any):
+    """A policy that skips missing values leaves these as failures; large floats may be rounded."""
+    frame = a_frame(id=pd.Series(["a", given, "c"], dtype=object).array)
+    result = await AsyncDocumentProcessor(on_unreadable={"missing", "no id"}).process(frame)
+    assert [outcome.status for outcome in result] == ["done", "failed", "done"]
+    [error] = errors_of(result)
+    assert isinstance(error, LoadError)
+    assert error.reason == "wrong type"
+    assert ("Int64" in str(error)) == isinstance(given, float)
+
+
+async def test_texts_of_another_type_are_not_skipped_as_missing_ones():
+    """A column of numbers is a slip; a missing text in it is missing."""
+    frame = a_frame(text=[1.5, 2.0, np.nan])
+    result = await AsyncDocumentProcessor(on_unreadable={"missing"}).process(frame)
+    assert [outcome.status for outcome in result] == ["failed", "failed", "done"]
+
+
+def test_unreadable_rows_can_be_pickled():
+    """With the reason of their error."""
+    _, row, _ = FrameSource(a_frame(id=["a", None, "c"])).documents().items
+    assert pickle.loads(pickle.dumps(row)).refusal().reason == "no id"
 
 
 async def test_rows_without_text_can_be_skipped():
