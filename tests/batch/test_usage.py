@@ -398,6 +398,22 @@ async def test_a_nested_job_that_outlives_its_call_counts_for_the_outer_run_only
     assert result.usage.tokens == 5
 
 
+async def test_a_late_report_in_a_worker_process_travels_with_a_later_result():
+    """It counts for the run only there too."""
+    contexts = []
+
+    def answer(item):
+        note_usage(tokens=item)
+        for context in contexts:
+            context.run(note_usage, tokens=1000)
+        contexts.append(contextvars.copy_context())
+
+    processor = AsyncBatchProcessor(answer, 1, 1, executor=ByPost())
+    result = await processor.process([1, 2])
+    assert [outcome.tokens for outcome in result] == [1, 2]
+    assert result.usage.tokens == 1003
+
+
 async def test_a_report_after_the_end_of_the_run_harms_nobody():
     """The result is as it was."""
     background = []
