@@ -57,6 +57,9 @@ def run(function, items, **arguments):
 def ingest(store=None, sources=(("guide", "A bucket refills."),), **arguments):
     return AsyncDocumentProcessor(store=store, **arguments).process_sync(list(sources))
 
+async def a_stream():
+    yield "a text"
+
 async def chunked(text):
     return [text]
 
@@ -173,6 +176,16 @@ CASES = [
         "pass redis.asyncio.Redis.from_url(url), or the client of",
         "RedisRateLimiter(object(), 'name')",
         "import redis.asyncio; RedisRateLimiter(redis.asyncio.Redis.from_url('redis://h'), 'name')",
+    ),
+    Case(
+        "estimate counts items that are at hand, got {}: pass a list of them",
+        "AsyncBatchProcessor(str).estimate(a_stream())",
+        "AsyncBatchProcessor(str).estimate(['a text'])",
+    ),
+    Case(
+        "pass tokenizer.count or lambda text: len(encode(text))",
+        "AsyncBatchProcessor(str).estimate(['a text'], count_tokens=5)",
+        "AsyncBatchProcessor(str).estimate(['a text'], count_tokens=lambda text: len(list(text)))",
     ),
     # Results and DataFrames.
     Case(
