@@ -85,8 +85,8 @@ def to_dataframe(result: RunResult) -> pd.DataFrame:
     builder = DataFrameBuilder(columns, range(len(columns)))
     found = _outcome_columns(columns, builder)
     found |= {"status": builder.status(), "value": builder.values()}
-    if columns.tokens is not None and columns.cost is not None:
-        found |= builder.usage(columns.tokens, columns.cost)
+    if columns.cost is not None:
+        found |= {"tokens": builder.tokens(), "cost": builder.cost(columns.cost)}
     return builder.frame({name: found[name] for name in _ORDER if name in found})
 
 
@@ -415,14 +415,20 @@ class DataFrameBuilder:
         numbers = np.full(len(self.rows), -1) if column is None else self._copy(column, "int32")
         return self.integers(numbers, numbers < 0)
 
-    def usage(self, tokens: array[int], cost: array[float]) -> dict[str, Any]:
-        """The columns of tokens and cost; missing for items without a report."""
+    def tokens(self) -> pd.api.extensions.ExtensionArray:
+        """The tokens column; missing for items without a report."""
+        import numpy as np
         import pandas as pd
 
-        counts = self._copy(tokens, "int64")
-        missing = counts < 0
-        costs = pd.arrays.FloatingArray(self._copy(cost, "float64"), missing)
-        return {"tokens": pd.arrays.IntegerArray(counts, missing.copy()), "cost": costs}
+        column = self._columns.tokens
+        counts = np.full(len(self.rows), -1) if column is None else self._copy(column, "int64")
+        return pd.arrays.IntegerArray(counts, counts < 0)
+
+    def cost(self, column: array[float]) -> pd.api.extensions.ExtensionArray:
+        """The cost column; missing for items without a report."""
+        import pandas as pd
+
+        return pd.arrays.FloatingArray(self._copy(column, "float64"), self.tokens().isna())
 
     def integers(
         self, values: Array, missing: Array | None = None

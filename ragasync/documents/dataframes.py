@@ -57,7 +57,7 @@ def documents_dataframe(result: RunResult) -> pd.DataFrame:
         | chunks | Int32 | missing if not counted, as for unchanged documents |
         | documents | Int32 | documents loaded from the source; missing if it is not done |
         | bad_rows | Int32 | rows of the file that were skipped; missing if there were none |
-        | tokens | Int64 | share of the tokens reported by the embedder; missing if none were |
+        | tokens | Int64 | tokens of its calls, also failed ones; missing if none were reported |
         | unchanged | bool | whether the store had it already |
         | skipped | category | the reason why it was skipped; missing if it was not |
         | encoding | category | the encoding of the file; missing for UTF-8 and ASCII |
@@ -87,7 +87,7 @@ def documents_dataframe(result: RunResult) -> pd.DataFrame:
             "chunks": _numbers(columns, found, "chunk_count", "Int32"),
             "documents": _numbers(columns, found, "document_count", "Int32"),
             "bad_rows": _numbers(columns, found, "bad_rows", "Int32"),
-            "tokens": _numbers(columns, found, "tokens", "Int64"),
+            "tokens": taken.tokens(),
             "unchanged": _flags(columns, {row: each.unchanged for row, each in found.items()}),
             "skipped": taken.categories(skipped),
             "encoding": taken.categories(encodings),
@@ -110,10 +110,10 @@ def stages_dataframe(result: RunResult) -> pd.DataFrame:
         >>> from ragasync import AsyncDocumentProcessor
         >>> from ragasync.documents import stages_dataframe
         >>> result = AsyncDocumentProcessor().process_sync([("guide", "A bucket refills.")])
-        >>> stages_dataframe(result)[["stage", "max_concurrency", "calls", "items", "failed"]]
-                    stage  max_concurrency  calls  items  failed
-        0  load and chunk                8      1      1       0
-        1           embed                2      1      1       0
+        >>> stages_dataframe(result)[["stage", "calls", "items", "failed"]]
+                    stage  calls  items  failed
+        0  load and chunk      1      1       0
+        1           embed      1      1       0
 
     Args:
         result: the result of a document processor, also that of a running job.

@@ -36,8 +36,8 @@ async def test_each_source_has_a_row_with_what_came_of_it():
     frame = documents_dataframe(result)
     assert dtypes_of(frame) == DOCUMENTS
     assert rows(frame, "id", "status", "stage", "chunks", "documents", "tokens") == [
-        ("a", "done", None, 2, 1, 20),
-        ("b", "failed", "embed", None, None, None),
+        ("a", "done", None, 2, 1, 50),  # with its share of the calls that failed because of b
+        ("b", "failed", "embed", None, None, 30),
         ("c", "done", None, 0, 1, None),
     ]
     assert rows(frame, "error_type", "error_message")[1] == ("ValueError", "no vector")
