@@ -162,7 +162,6 @@ def main() -> None:
         rows.append([name, figures[name], f"{over[name]:.2f}", f"{peak:.0f}", f"{kept:.0f}"])
     columns = ["", "processor s, median (min-max)", "ratio", "peak B a row", "kept B a row"]
     print(table(f"to_dataframe, {given.items:,} items", columns, rows))
-    print()
     del result, makers
     print(input_table(given.items, given.rounds))
 
