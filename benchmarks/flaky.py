@@ -1,7 +1,7 @@
 """
 Call a loopback HTTP service that is slow, answers 500, and closes with 429 and Retry-After.
 
-    python benchmarks/flaky.py --calls 5000 --rounds 3
+    python benchmarks/flaky.py --calls 5000 --rounds 5
 
 The service (see flaky_service.py) runs in a process of its own, a new one for every run; processor
 time is that of the client alone. Every text has a value in the end: a contender that has none for
@@ -95,7 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Compare ways to call a flaky service.")
     parser.add_argument("--calls", type=int, default=5_000)
     parser.add_argument("--at-once", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
 
     here = {name: each for name, each in CALLERS.items() if installed(*each.needs)}

@@ -308,3 +308,22 @@ def test_phoenix_evals_goes_down_to_one_call_after_two_refusals():
     assert controller.target_concurrency == 64
     controller.record_error()
     assert controller.target_concurrency == 1
+
+
+async def test_phoenix_evals_halves_its_rate_at_a_refusal():
+    """Its limiter begins with a rate of its own, and finds the service's by its refusals."""
+    from phoenix.evals.rate_limiters import AdaptiveTokenBucket
+
+    bucket = AdaptiveTokenBucket(5, cooldown_seconds=0)
+    await bucket.async_on_rate_limit_error(time.time())
+    assert bucket.rate == 2.5
+
+
+async def test_a_cancelled_run_of_async_batch_llm_has_no_results():
+    """Where no artifact store keeps them."""
+    flaky = Flaky()
+    running = asyncio.ensure_future(with_async_batch_llm(flaky, range(6), concurrency=6))
+    await flaky.all_begun.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
