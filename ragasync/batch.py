@@ -125,8 +125,10 @@ class AsyncBatchProcessor(Generic[T, R]):
         max_seconds: the duration at which the run stops: nothing new starts, calls in flight
             finish, and the rest stays pending.
         max_tokens: the number of tokens, as reported by `note_usage`, at which the run stops in the
-            same way. Calls in flight may exceed it. With a journal, its earlier runs count too, and
-            another run with a larger bound goes on.
+            same way. What is in flight may exceed it: on an executor, max_concurrency groups of up
+            to `batch_size` items each, so a smaller `batch_size` stops it sooner. A job that a call
+            runs counts too, but stops only at bounds of its own. With a journal, its earlier runs
+            count too, and another run with a larger bound goes on.
         max_cost: the cost at which the run stops in the same way, in the unit in which it is
             reported.
         weight: a function that returns the weight of an item, such as its tokens. It bounds only

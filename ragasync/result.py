@@ -36,9 +36,10 @@ class BatchResult(Generic[R]):
     The outcome of every item of a job, in input order.
 
     A result is complete even if the job is not: each item is done, failed, cancelled (in flight
-    when the job was cancelled) or pending (not started), and these four counts add up to `total`.
-    `result[i]` and iteration return an `Outcome` for each item; `results` and `errors` have one
-    entry per item, which is None for an item without a value or without an error.
+    when the job was cancelled) or pending (not started, or in back-off when the job was stopped),
+    and these four counts add up to `total`. `result[i]` and iteration return an `Outcome` for each
+    item; `results` and `errors` have one entry per item, which is None for an item without a value
+    or without an error.
 
     Example:
         >>> from ragasync import AsyncBatchProcessor

@@ -90,6 +90,11 @@ def note_usage(
     for the run. Of a batched call, each item gets a share. In a nested job it is counted for the
     items of both jobs. A report that comes after its call has ended is counted for the run only.
 
+    What a call starts belongs to it if it has the call's context variables, as tasks,
+    asyncio.to_thread and run_in_executor do in a job. A threading.Thread and the submit of an
+    executor start without them, so their reports are lost: report in the function itself, or have
+    the thread run `contextvars.copy_context().run(...)`.
+
     Example:
         >>> from ragasync import AsyncBatchProcessor, note_usage
         >>> async def ask(question):
@@ -119,7 +124,7 @@ def usage_of(response: object) -> TokenCounts:
     Read the token counts of a response of OpenAI's or Anthropic's, as an object or a dict.
 
     Input tokens include those that were read from or written to a cache. All counts are 0 if the
-    response has no usage, such as a part of a stream.
+    response has no usage, such as a part of a stream. The usage itself (`response.usage`) will do.
 
     Example:
         >>> from ragasync import usage_of
@@ -131,9 +136,12 @@ def usage_of(response: object) -> TokenCounts:
 
     Args:
         response: a chat completion, a completion, an embedding or a response of OpenAI's, or a
-            message of Anthropic's; of other services, anything with a `usage` of such names.
+            message of Anthropic's; of other services, anything with a `usage` of such names; or
+            the usage of one of these.
     """
     usage = field(response, "usage")
+    if usage is None:
+        usage = response
     read = [
         _count(usage, "prompt_tokens", "input_tokens"),
         _count(usage, "cache_creation_input_tokens"),

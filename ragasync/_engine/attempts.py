@@ -51,12 +51,10 @@ class CallRunner(Generic[T, R]):
         """Wait for the limits and make the call, if it may still start then."""
         if not await self._pass_limits(call, worker):
             return
-        match self._scheduler.may_start():
-            case "never":
-                return
-            case "later":
-                self._scheduler.retries.push(call)  # for another worker, or for this one later
-                return
+        if self._scheduler.may_start() != "now":
+            # For another worker, or this one later; after a stop, it is recorded as pending.
+            self._scheduler.retries.push(call)
+            return
         if self._errors.fail_if_past_deadline(call, worker):
             return
         totals, activity, grant = self._controls.totals, self._controls.activity, call.grant

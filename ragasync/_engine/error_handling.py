@@ -177,6 +177,7 @@ class ErrorHandler(Generic[T, R]):
             return
         call.add_attempt(ended - started)
         if self._pause_as_asked(error):
+            self._leave_pending(call, error, started, ended, worker)
             return
         if (hopeless := _why_no_call_can_succeed(error)) is not None:
             self.fail(call, error, worker)
@@ -235,6 +236,7 @@ class ErrorHandler(Generic[T, R]):
             self.fail(call, error, worker)  # all its parts would fail the same way
             return
         if self._controls.stopping:
+            self._leave_pending(call, error, started, ended, worker)
             return
         if step == "split":
             self._log_attempt(call, error, started, ended, worker)
@@ -278,10 +280,11 @@ class ErrorHandler(Generic[T, R]):
         worker: int,
     ) -> None:
         """Retry each suspect where it harms no other, without a delay; most are innocent."""
-        if self._controls.stopping:
-            return
         for call in suspects:
             call.add_attempt(ended - started)
+            if self._controls.stopping:
+                self._leave_pending(call, error, started, ended, worker)
+                continue
             call.isolate = True
             self._log_attempt(call, error, started, ended, worker)
             self._retries.push(call)
@@ -320,6 +323,13 @@ class ErrorHandler(Generic[T, R]):
         """Make the error the outcome of every item of the call."""
         self._recorder.record_failure(call, error, worker)
 
+    def _leave_pending(
+        self, call: PendingCall[T], error: BaseException, started: float, ended: float, worker: int
+    ) -> None:
+        """Record the attempts of a call that would be tried again if the run went on."""
+        self._keep_attempt(call, error, started, ended, worker)
+        self._recorder.record_pending(call)
+
     def _log_attempt(
         self,
         call: PendingCall[T],
@@ -329,15 +339,27 @@ class ErrorHandler(Generic[T, R]):
         worker: int,
         delay: float = 0.0,
     ) -> None:
-        """Keep a record of an attempt that is not the last."""
+        """Keep a record of an attempt that is not the last, and count items that are retried."""
         if call.attempts == 1:
             self._controls.totals.retried += len(call)
+        self._keep_attempt(call, error, started, ended, worker, delay)
+        # What came after its end: the rest of its group, or a thread that had to return first.
+        call.backed_off += max(0.0, self._clock() - ended)
+
+    def _keep_attempt(
+        self,
+        call: PendingCall[T],
+        error: BaseException,
+        started: float,
+        ended: float,
+        worker: int,
+        delay: float = 0.0,
+    ) -> None:
+        """Keep a record of an attempt."""
         since_start = started - self._recorder.started_at
         waited = max(0.0, call.waited - sum(earlier.waited for earlier in call.history))
         attempt = Attempt(since_start, ended - started, describe(error), delay, waited, worker)
         call.history += (attempt,)
-        # What came after its end: the rest of its group, or a thread that had to return first.
-        call.backed_off += max(0.0, self._clock() - ended)
 
 
 def ends_a_run(error: BaseException) -> bool:

@@ -216,6 +216,12 @@ class Recorder(Generic[T, R]):
         for position in range(len(call)):
             self._record(call, position, "cancelled", worker)
 
+    def record_pending(self, call: PendingCall[T]) -> None:
+        """Record the attempts of a call that an early stop leaves without a final outcome."""
+        if call.history:
+            for position in range(len(call)):
+                self._record(call, position, "pending", call.history[-1].worker)
+
     @property
     def defers_parts(self) -> bool:
         """Whether the parts of a failed batch have to wait for another batch."""

@@ -176,6 +176,11 @@ class RetryQueue(Generic[T]):
         if self._timer is not None:
             self._timer.cancel()
 
+    @property
+    def waiting(self) -> list[PendingCall[T]]:
+        """All calls that wait, in no order."""
+        return [*(call for _, _, call in self._heap), *self._deferred]
+
     def clear(self) -> None:
         """Drop the calls that still wait at the end of the run."""
         self._heap.clear()

@@ -184,6 +184,8 @@ class Run(Generic[T, R]):
             # A worker that answers its cancellation with a value must not take another item.
             pool.set_interrupt("stop")
             await pool.cancel()
+            for call in self._scheduler.retries.waiting:
+                self._recorder.record_pending(call)
         controls.error, pool.error = controls.error or pool.error, None
 
     async def recall_rest(self, max_items: int | None) -> None:

@@ -162,6 +162,8 @@ class OutcomeBuffer(Generic[T, R]):
 
     def record(self, outcome: Outcome[T, R], stack: str | None = None) -> None:
         """Add an outcome, which becomes readable now or, in order, after those before it."""
+        if outcome.status == "pending":
+            return  # the run has been stopped: no reader waits for what it has not finished
         if stack is not None and outcome.error is not None:
             outcome = replace(outcome, traceback=stack + closing_lines(outcome.error))
         if self._labels is not None:

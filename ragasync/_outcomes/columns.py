@@ -282,7 +282,7 @@ class Columns(Generic[T, R]):
         """The outcome of a row, as one value."""
         status = self.status[row]
         index, item = self.index_of(row), self.item_at(row)
-        if status == PENDING:
+        if status == PENDING and row not in self.history:
             return Outcome(index, item, "pending", label=self.label_of(row))
         batch = -1 if self.batch is None else self.batch[row]
         tokens = 0 if self.tokens is None else max(0, self.tokens[row])

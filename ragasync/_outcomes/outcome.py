@@ -58,7 +58,8 @@ class Outcome(Generic[T, R]):
     of the job; `seconds` is the time in calls, over all attempts; `waited` the time waiting for the
     rate limit; `backed_off` the time between attempts. `attempts` includes the first. `tokens` and
     `cost` are what its calls reported, failed attempts included (see `note_usage`). `history`
-    holds the earlier, failed attempts of an item that was retried. `index` is the position of the
+    holds the earlier, failed attempts of an item that was retried. A pending item that was to be
+    retried when its run stopped has all of these, but no error. `index` is the position of the
     item, and `label` its label, if the items were a pandas Series or DataFrame; else None.
 
     Example:

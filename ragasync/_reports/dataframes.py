@@ -345,6 +345,9 @@ class DataFrameBuilder:
         else:
             numbers = np.fromiter(indices, dtype="int64", count=len(rows))
             self.index = pd.Index(numbers, name="item_index")
+        if columns.history:  # what was to be retried when the run stopped has been tried
+            log, places = columns.history, range(len(rows))
+            pending[list(log) if self._all else [at for at in places if rows[at] in log]] = False
         self.attempts = np.where(pending, 0, self._copy(columns.attempts, "uint16"))
 
     def frame(self, columns: Mapping[str, Any]) -> pd.DataFrame:

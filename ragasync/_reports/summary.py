@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from itertools import compress, pairwise
 from typing import Any, Protocol
 
@@ -68,7 +68,7 @@ def facts(result: RunResult) -> list[tuple[str, str]]:
     columns = result.columns
     recalled = recalled_count(columns)
     finished = columns.status.count(DONE) + columns.status.count(FAILED) - recalled
-    cut_short = sum(columns.seconds[row] for row in columns.rows_with(CANCELLED))
+    cut_short = sum(columns.seconds[row] for row in columns.rows_with(CANCELLED, PENDING))
     call_seconds: float = sum(columns.seconds) - cut_short
     found: list[tuple[str, str]] = []
     if recalled:
@@ -87,6 +87,8 @@ def facts(result: RunResult) -> list[tuple[str, str]]:
     retried = len(columns) - columns.attempts.count(0) - columns.attempts.count(1)
     if retried:
         found.append(("retried", counted(retried, "item")))
+    if to_retry := _to_be_retried(columns):
+        found.append(("pending, to be retried", to_retry))
     if columns.waited is not None and (waited := sum(columns.waited)):
         per_item = f"; {percentiles_text(times.waits)} an item" if times.waits else ""
         text = f"{duration(waited)}, all items together{per_item}"
@@ -95,6 +97,19 @@ def facts(result: RunResult) -> list[tuple[str, str]]:
         per_item = f"; {percentiles_text(times.backoffs)} a retried item" if times.backoffs else ""
         found.append(("backed off", f"{duration(backed_off)}, all items together{per_item}"))
     return found
+
+
+def _to_be_retried(columns: Columns[Any, Any]) -> str:
+    """Count the items that were to be retried when the run stopped, and name their errors."""
+    if not (columns.history and columns.status.count(PENDING)):
+        return ""
+    logs = (log for row, log in columns.history.items() if columns.status[row] == PENDING)
+    errors = Counter(log[-1].error for log in logs)
+    if not errors:
+        return ""
+    (most_common, _), *others = errors.most_common()
+    mostly = ", most often" if others else ","
+    return f"{counted(errors.total(), 'item')}{mostly} after {one_line(most_common)}"
 
 
 def usage_facts(

@@ -100,8 +100,9 @@ class AsyncDocumentProcessor:
             do for a wrong model or path. None turns the rule off.
         max_seconds: the duration at which the run stops, in seconds or as a timedelta.
         max_tokens: the number of tokens at which the run stops, as reported by `note_usage` in any
-            stage. Calls in flight finish, and may exceed the budget; documents with all chunks
-            embedded are stored; the rest are pending. With a journal, its earlier runs count too.
+            stage. Calls in flight finish, and may exceed the budget, as may a job that one of them
+            runs, which stops only at bounds of its own. Documents with all chunks embedded are
+            stored; the rest are pending. With a journal, its earlier runs count too.
         max_cost: the cost at which the run stops in the same way, in the unit in which it is
             reported.
         on_unreadable: "fail" makes a source that cannot be loaded a failure. "skip", or a

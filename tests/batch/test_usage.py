@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
@@ -749,3 +751,17 @@ def test_a_forecast_scales_tokens_and_cost_with_an_interval():
     assert ahead.cost_interval == (pytest.approx(100.0), pytest.approx(100.0))
     assert "a cost of 100.00" in repr(ahead)
     assert "1,045,000 (" in ahead._repr_html_()
+
+
+@pytest.mark.parametrize("carried", [True, False])
+async def test_a_thread_of_the_function_reports_with_its_context_variables(carried):
+    """One that starts without them is not part of the call."""
+
+    def answer(item):
+        run = contextvars.copy_context().run if carried else contextvars.Context().run
+        thread = threading.Thread(target=run, args=(partial(note_usage, tokens=item),))
+        thread.start()
+        thread.join()
+
+    result = await AsyncBatchProcessor(answer).process([1, 2])
+    assert [outcome.tokens for outcome in result] == ([1, 2] if carried else [0, 0])

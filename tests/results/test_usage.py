@@ -1,6 +1,7 @@
 """Usage: what a report may say, what a response says, and how usage is divided."""
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -86,6 +87,21 @@ def test_the_usage_of_a_response_in_a_dict(usage, expected):
     read = usage_of({"usage": usage})
     assert read == counts(*expected)
     note_usage(**read)
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        ({"prompt_tokens": 5, "completion_tokens": 2}, counts(7, 5, 2)),
+        ({"input_tokens": 5, "output_tokens": 2, "usage": None}, counts(7, 5, 2)),
+        (SimpleNamespace(input_tokens=5, output_tokens=2), counts(7, 5, 2)),
+        (SimpleNamespace(total_tokens=9), counts(9, 9, 0)),
+        ({"prompt_tokens": "5"}, counts(0, 0, 0)),
+    ],
+)
+def test_the_usage_itself_has_the_counts_of_its_response(usage, expected):
+    """`usage_of(response.usage)` is no silent zero."""
+    assert usage_of(usage) == expected
 
 
 def test_a_response_that_raises_has_no_usage():
