@@ -59,6 +59,8 @@ _DOCUMENTS = "SELECT id, source, file, metadata, fingerprint, chunk_count FROM d
 _IDS = "SELECT id, source, fingerprint, file FROM documents"
 _PLACES = "SELECT id, source, number, first_chunk, chunk_count FROM documents WHERE id IN ($rows)"
 _ENTRIES = "SELECT id, fingerprint, source, file, metadata FROM documents WHERE id IN ($rows)"
+_DOCUMENT = _DOCUMENTS + " WHERE id = ?"
+_DOCUMENTS_IN_ORDER = _DOCUMENTS + " ORDER BY number"
 
 # The number of any one chunk of each text, given with its place and its hash.
 _CHUNKS_WITH_TEXTS = """
@@ -95,7 +97,7 @@ class SqliteRows(StoredRows):
         }
 
     def document(self, id_: str) -> StoredDocument | None:
-        row = self._db.execute(f"{_DOCUMENTS} WHERE id = ?", (id_,)).fetchone()
+        row = self._db.execute(_DOCUMENT, (id_,)).fetchone()
         if row is None:
             return None
         rows = self._db.execute(
@@ -108,7 +110,7 @@ class SqliteRows(StoredRows):
         return replace(_document(row), chunks=tuple(chunks))
 
     def documents(self) -> list[StoredDocument]:
-        return [_document(row) for row in self._db.execute(f"{_DOCUMENTS} ORDER BY number")]
+        return [_document(row) for row in self._db.execute(_DOCUMENTS_IN_ORDER)]
 
     def ids(self) -> list[StoredId]:
         return [StoredId(*row) for row in self._db.execute(_IDS)]
@@ -160,7 +162,8 @@ class SqliteRows(StoredRows):
         for start in range(0, len(ids), _IDS_PER_STATEMENT):
             some = [id_ for id_ in ids[start : start + _IDS_PER_STATEMENT] if is_encodable(id_)]
             if some:
-                yield from self._db.execute(_with_rows(query, len(some), 1), some)
+                statement = _with_rows(query, len(some), 1)
+                yield from self._db.execute(statement, some)
 
     def _places(self, ids: Sequence[str]) -> dict[str, Place]:
         return {row[0]: Place(*row) for row in self._rows_of(_PLACES, ids)}
@@ -218,7 +221,8 @@ class SqliteRows(StoredRows):
         for start in range(0, len(asked), _TEXTS_PER_STATEMENT):
             some = asked[start : start + _TEXTS_PER_STATEMENT]
             values = [value for n in some for value in (n, _text_hash(texts[n]), texts[n])]
-            chunks += self._db.execute(_with_rows(_CHUNKS_WITH_TEXTS, len(some), 3), values)
+            statement = _with_rows(_CHUNKS_WITH_TEXTS, len(some), 3)
+            chunks += self._db.execute(statement, values)
         first, rows = 0, np.zeros((0, stored.dimension), dtype=np.float32)
         for number, place in sorted(chunks):
             if not first <= number < first + len(rows):
@@ -316,7 +320,8 @@ class SqliteRows(StoredRows):
         for size in _ROWS_PER_STATEMENT:
             while len(rows) - start >= size:
                 values = list(chain.from_iterable(rows[start : start + size]))
-                self._db.execute(_with_rows(insertion, size, len(values) // size), values)
+                statement = _with_rows(insertion, size, len(values) // size)
+                self._db.execute(statement, values)
                 start += size
 
 
