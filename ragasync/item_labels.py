@@ -114,7 +114,8 @@ class Labels:
         Raises:
             KeyError: a label is unknown.
         """
-        wanted = self._as_index(only)
+        # Each label once: a label that n items share and that is given n times has n * n matches.
+        wanted = self._as_index(only).unique()
         if not len(wanted):
             return []
         found = self.index.get_indexer_for(wanted)

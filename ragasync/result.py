@@ -8,7 +8,7 @@ from itertools import compress
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 from ragasync._outcomes.columns import Columns
-from ragasync._outcomes.merge import merged_columns, rows_to_rerun
+from ragasync._outcomes.merge import items_of, merged_columns, rows_to_rerun
 from ragasync._outcomes.outcome import CANCELLED, DONE, FAILED, PENDING, Outcome, SparseSequence
 from ragasync._outcomes.stats import NO_STATS, RunStats
 from ragasync.arguments import explains_arguments
@@ -228,7 +228,7 @@ class BatchResult(Generic[R]):
                 f"AsyncBatchProcessor(fn), got {processor!r}"
             )
         rows = rows_to_rerun(self.columns, only)
-        items = [self.columns.items[row] for row in rows]
+        items = items_of(self.columns, rows)
         if (rerun := getattr(processor, "_rerun", None)) is None:
             later = await processor.process(items)
         else:  # ignores what its journal has of these items, and knows the finished ones

@@ -212,6 +212,13 @@ def rows_to_rerun(columns: Columns[Any, Any], only: Iterable[Any] | None) -> lis
     return rows
 
 
+def items_of(columns: Columns[Any, Any], rows: Sequence[int]) -> list[Any]:
+    """Collect the items of some rows, in the order given."""
+    # Read in order, because a row of a DataFrame that is read alone costs its whole block.
+    items = {row: columns.items[row] for row in sorted(rows)}
+    return [items[row] for row in rows]
+
+
 def _rows_of(columns: Columns[Any, Any], only: Iterable[Any]) -> list[int]:
     """Find the rows of these labels or original indices."""
     if columns.labels is not None:

@@ -320,6 +320,32 @@ async def test_a_duplicate_label_stands_for_all_its_items_once_all_are_done():
     assert service.calls == [2, 0, 2, 3, 1]
 
 
+MANY = 40_000
+
+DUPLICATES = {
+    "one label": pd.Index([0] * MANY),
+    "two labels": pd.Index(["a", "b"] * (MANY // 2)),
+    "two frames": pd.RangeIndex(MANY // 2).append(pd.RangeIndex(MANY // 2)),
+    "missing labels": pd.Index([1.5, math.nan] * (MANY // 2)),
+    "categories": pd.CategoricalIndex(["a", "b"] * (MANY // 2)),
+    "tuples": pd.MultiIndex.from_arrays([[1, 2] * (MANY // 2), ["u"] * MANY]),
+    "overlapping intervals": pd.IntervalIndex.from_tuples([(0, 2), (1, 3)] * (MANY // 2)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:the items' index has duplicate labels")
+@pytest.mark.parametrize("index", DUPLICATES.values(), ids=list(DUPLICATES))
+async def test_labels_that_many_items_share_are_found_in_one_pass(index: pd.Index):
+    """Matching each of n given labels with all n items would take longer than the test may."""
+    bad = set(range(0, MANY, 2))
+    processor = processor_of(Service(*bad), max_initial_failures=None)
+    result = await processor.process(pd.Series(range(MANY), index=index))
+    service = Service()
+    whole = await result.retry_failed(processor_of(service), only=result.unfinished)
+    assert sorted(service.calls) == sorted(bad)
+    assert whole.results == [3 * number for number in range(MANY)]
+
+
 @pytest.mark.parametrize(
     ("only", "error", "message"),
     [
