@@ -298,7 +298,8 @@ def stage_stats(name: str, run: RunControls, activity: ActivityMonitor, ended: i
     settings = run.settings
     own = () if run.rate is None else (run.rate,)
     rates = [*map(_rate_of, settings.limiters), *own]
-    known = None not in rates  # next to a limiter of tokens, the strictest is unknown
+    # Next to a limiter of tokens, the strictest is unknown; of several, none stands for all.
+    known = None not in rates and len(settings.limiters) < 2
     return StageStats(
         name,
         run.max_concurrency,
@@ -326,7 +327,8 @@ def limit_of(limiter: Limiter) -> Limit:
         value if isinstance(value := attribute(limiter, name), int | float) else None
         for name in ("rate", "_explicit_burst", "window")
     )
-    return Limit(rate, burst, window, limiter.weight is not None, limiter.weight)
+    unit = "tokens" if attribute(limiter, "unit") == "tokens" else "requests"
+    return Limit(rate, burst, window, limiter.weight is not None, limiter.weight, unit)
 
 
 def source_kind(source: object) -> SourceKind:
@@ -338,4 +340,6 @@ def source_kind(source: object) -> SourceKind:
 
 def _rate_of(limiter: Limiter) -> float | None:
     """The calls per second that a limiter allows, if it counts calls."""
-    return limiter.rate if isinstance(limiter, RateLimiter) and limiter.weight is None else None
+    if not isinstance(limiter, RateLimiter) or limiter.unit != "requests":
+        return None
+    return limiter.rate if limiter.weight is None else None

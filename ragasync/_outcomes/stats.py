@@ -42,6 +42,7 @@ class Limit:
         window: the seconds in which it never admits more than `rate * window`; None without that.
         weighs: whether it counts the weight of items instead of calls.
         weight: the function that weighs an item. It is dropped when the result is pickled.
+        unit: what it counts, apart from such a weight: "requests" or "tokens".
     """
 
     rate: float | None
@@ -49,6 +50,7 @@ class Limit:
     window: float | None = None
     weighs: bool = False
     weight: Callable[..., float] | None = field(default=None, compare=False)
+    unit: str = "requests"
 
     @property
     def is_known(self) -> bool:
@@ -56,7 +58,7 @@ class Limit:
         return self.rate is not None and (self.weight is not None or not self.weighs)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return Limit, (self.rate, self.burst, self.window, self.weighs)
+        return Limit, (self.rate, self.burst, self.window, self.weighs, None, self.unit)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ Files, in data-flow order:
     attached.py        values as a Series; outcomes attached to the DataFrame that was processed
     summary.py         the title, facts, errors and time in words; how numbers are written
     html.py            the HTML of a result, its colors and its charts
+    limit_advice.py    which rate limit binds, and how to raise that one alone
     advice.py          the explanation of a run: the setting that would make it faster
 
 Everything is computed from a result's columns (one entry per item) and the stats of its run. The

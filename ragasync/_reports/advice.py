@@ -7,6 +7,13 @@ from textwrap import wrap
 
 from ragasync._outcomes.outcome import DONE, FAILED
 from ragasync._outcomes.stats import RunResult, StageStats
+from ragasync._reports.limit_advice import (
+    binding_limit,
+    has_plain_limit,
+    keep_others,
+    limit_name,
+    per_minute,
+)
 from ragasync._reports.summary import (
     MultilineText,
     adaptive_note,
@@ -150,19 +157,25 @@ def _on_limiter(run: RunDiagnosis) -> str:
             f"{_on_rate_limit_errors(run)}"
         )
     possible = run.workers / calls.mean if calls.mean else math.inf
+    is_plain = has_plain_limit(settings)
+    limit = None if is_plain else binding_limit(run)
+    name = "rate limit" if is_plain else limit_name(limit) if limit else "strictest of the limits"
     text = (
-        f"The rate limit is the bottleneck: it admitted "
+        f"The {name} is the bottleneck: it admitted "
         f"{per_second(run.calls_per_second)} calls a second"
     )
     if possible < math.inf:
         text += f", while {run.workers:,} concurrent calls could reach {per_second(possible)}"
-    if settings.rate is None:
-        text += ". A higher rate would help, if the service allows it"
+    if limit is not None and limit.rate is not None:
+        text += f". If the service allows it, {per_minute(2 * limit.rate)} would help"
+        text += keep_others(settings)
+    elif settings.rate is None or not is_plain:
+        text += f". A higher rate would help, if the service allows it{keep_others(settings)}"
     else:
         setting = "rate_limiter=RateLimiter({})" if run.limited else "job.rate = {}"
         faster = round_rate(min(2 * settings.rate, possible))
         text += f". If the service allows it, a higher rate would help: {setting.format(faster)}"
-    if settings.batch_size:
+    if settings.batch_size and (limit is None or not (limit.weighs or limit.unit == "tokens")):
         text += f". So would more items per call: batch_size={2 * settings.batch_size}"
     if run.workers_needed < run.workers:
         text += f". More concurrency would not help; max_concurrency={run.workers_needed} is enough"
@@ -202,7 +215,7 @@ def _on_calls(run: RunDiagnosis) -> str:
             f"{per_second(run.calls_per_second)} calls a second, with a rate limit of "
             f"{per_second(settings.rate)}, and its workers were in calls most of the time. To go "
             f"faster, raise both: max_concurrency={more} and "
-            f"rate_limiter=RateLimiter({round_rate(2 * settings.rate)})."
+            f"{_request_limit(run, 2 * settings.rate)}."
         )
     text = (
         f"The calls themselves take the time, {duration(calls.mean)} each: a larger "
@@ -220,13 +233,20 @@ def _on_calls(run: RunDiagnosis) -> str:
     return f"{text}."
 
 
+def _request_limit(run: RunDiagnosis, rate: float) -> str:
+    """Write another limit of requests as a setting, which must not drop the other limits."""
+    if has_plain_limit(run.settings):
+        return f"rate_limiter=RateLimiter({round_rate(rate)})"
+    return f"a limit of requests of {per_minute(rate)}, with all other limits as they are"
+
+
 def _on_adaptive_calls(run: RunDiagnosis) -> str:
     """Advice on calls that take the time, where max_concurrency="auto" chose their number."""
     text = f"The calls themselves take the time, {duration(run.calls.mean)} each"
     rate, size = run.settings.rate, run.settings.batch_size
     if rate is not None and run.calls_per_second > NEAR_LIMIT * rate:
-        text += f", and the rate limit is near: rate_limiter=RateLimiter({round_rate(2 * rate)})"
-        text += " would help, if the service allows it"
+        text += f", and the rate limit is near: {_request_limit(run, 2 * rate)} would help, if "
+        text += "the service allows it"
     else:
         text += ", and as many ran concurrently as the service seems to take"
     return f"{text}. So would batch_size={2 * size}." if size else f"{text}."
@@ -298,7 +318,7 @@ def _on_rate_limit_errors(run: RunDiagnosis) -> str:
         return f"{text}: a rate limiter below its limit would avoid that."
     return (
         f"{text}: {per_second(rate)} a second succeeded. A rate limiter avoids the rejected calls: "
-        f"try rate_limiter=RateLimiter({round_rate(rate)}), and raise it from there."
+        f"try {_request_limit(run, rate)}, and raise it from there."
     )
 
 

@@ -42,6 +42,8 @@ class RunDiagnosis:
     breakdown: TimeBreakdown
     calls: CallStatistics
     settings: RunSettings
+    tokens_per_second: float
+    """As reported by calls; 0 without reports."""
 
     @property
     def calls_per_second(self) -> float:
@@ -67,6 +69,7 @@ def diagnose(result: RunResult) -> RunDiagnosis:
         breakdown=breakdown,
         calls=call_statistics(result, breakdown),
         settings=stats.settings,
+        tokens_per_second=(stats.usage.tokens - stats.earlier_usage.tokens) / result.seconds,
     )
 
 

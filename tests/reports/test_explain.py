@@ -13,6 +13,7 @@ from ragasync import (
     BatchResult,
     Outcome,
     RateLimiter,
+    note_usage,
 )
 from ragasync._outcomes.stats import RunSettings, RunStats, StageStats
 from ragasync._reports.advice import round_rate, round_up
@@ -141,6 +142,54 @@ async def test_a_rate_limit_is_named_with_a_rate_and_the_workers_needed():
         "rate_limiter=RateLimiter(20). More concurrency would not help; max_concurrency=3 is "
         "enough."
     )
+
+
+def spending(tokens: int, seconds: float = 0.002) -> Any:
+    """An async function whose calls use that many tokens."""
+
+    async def call(item: object) -> object:
+        await asyncio.sleep(seconds)
+        note_usage(tokens=tokens)
+        return item
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("limits", "tokens", "name"),
+    [
+        ({"requests": 5000, "tokens": 20_000}, 500, "limit of tokens (20,000 a minute)"),
+        ({"requests": 60, "tokens": 200_000}, 500, "limit of requests (60 a minute)"),
+        ({"requests": 5000, "tokens": 20_000}, 0, "limit of tokens (20,000 a minute)"),
+    ],
+)
+async def test_of_several_limits_the_one_that_binds_is_named(
+    limits: dict[str, float], tokens: int, name: str
+):
+    """And no advice replaces the limits that the user stated by a single one."""
+    limiters = RateLimiter.per_minute(**limits, weight=lambda _: 500)
+    result = await AsyncBatchProcessor(spending(tokens), rate_limiter=limiters).process(range(40))
+    advice = advice_of(result)
+    assert f"The {name} is the bottleneck" in advice
+    assert "with the other limit as it is" in advice
+    assert "RateLimiter(" not in advice
+
+
+@pytest.mark.parametrize(
+    "limiter",
+    [
+        RateLimiter(rate=600, per=60, weight=lambda _: 10),
+        RateLimiter(rate=600, per=60, weight=lambda _: 10, unit="tokens"),
+        RateLimiter.at_most(60, per=60),
+    ],
+)
+async def test_a_limit_that_is_not_of_requests_a_second_is_not_advised_as_one(limiter: RateLimiter):
+    """RateLimiter(20) in its place would lose its weight, its unit or its window."""
+    result = await AsyncBatchProcessor(spending(10), rate_limiter=limiter).process(range(90))
+    advice = advice_of(result)
+    assert "would help" in advice
+    assert "a minute" in advice
+    assert "RateLimiter(" not in advice
 
 
 async def test_the_rate_of_a_job_is_named_as_job_rate():
