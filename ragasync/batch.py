@@ -10,7 +10,6 @@ from collections.abc import (
     Callable,
     Collection,
     Iterable,
-    Iterator,
     Sequence,
 )
 from concurrent.futures import Executor
@@ -29,7 +28,7 @@ from ragasync._limits.limiter import Limiter
 from ragasync._outcomes.outcome import Outcome
 from ragasync._retries.policy import AsyncRetry
 from ragasync.arguments import check_count, check_process_fn, check_seconds, explains_arguments
-from ragasync.estimate import Estimate, TokenCounter, count_batches
+from ragasync.estimate import BatchCounter, Estimate, TokenCounter
 from ragasync.job import Job
 from ragasync.journal import Journal
 from ragasync.journal.journal import bind_journal
@@ -319,11 +318,14 @@ class AsyncBatchProcessor(Generic[T, R]):
         """
         Count the calls of a run, its input tokens and their cost, without a call.
 
+        Items that a journal has already are counted too, although a run would not call for them.
+
         Args:
             items: as for `process`, but not async. An iterator is read to its end: pass a list.
             price_per_million: the price of a million tokens.
             count_tokens: counts the tokens of an item, as your model does; by default they are
-                estimated, for texts only, and tend to be too many.
+                estimated, for texts only, and tend to be too many. A missing value (None or NaN)
+                has none.
             max_items: the number of items of a pilot.
 
         Example:
@@ -333,7 +335,8 @@ class AsyncBatchProcessor(Generic[T, R]):
             Estimate(items=2, requests=2, tokens=4)
 
         Raises:
-            TypeError: `items` cannot be iterated or are async, or an argument has the wrong type.
+            TypeError: `items` cannot be iterated or are async, an argument has the wrong type, or
+                there is a price, and an item that is no text, without `count_tokens`.
             ValueError: an argument is out of range.
         """
         counter = TokenCounter(count_tokens, price_per_million)
@@ -343,15 +346,15 @@ class AsyncBatchProcessor(Generic[T, R]):
                 f"estimate counts items that are at hand, got {items!r:.200}: pass a list of them"
             )
 
-        def counted() -> Iterator[Any]:
-            for item in islice(source, max_items):
-                counter.add(item)
-                yield item
-
         settings = self._settings
         size = settings.batch_size if settings.batched else 1
-        count, requests = count_batches(counted(), size, settings.weight, settings.max_batch_weight)
-        return Estimate(count, requests, counter.tokens, counter.cost)
+        batches = BatchCounter(size, settings.weight, settings.max_batch_weight)
+        for item in islice(source, max_items):
+            if batches.add(item):
+                counter.add(item)
+        return Estimate(
+            batches.items, batches.calls, counter.tokens, counter.cost, failed=batches.failed
+        )
 
     @explains_arguments
     async def process(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +18,13 @@ class Estimate:
     Attributes:
         items: the number of items, or of sources of documents.
         requests: the number of calls, if none is retried.
-        tokens: the tokens of the items, or of the chunks; None if they cannot be counted. The
-            tokens of responses are not among them.
+        tokens: the tokens of the items, or of the chunks; None if they cannot be counted, because
+            some items are no texts and there is no `count_tokens`. The tokens of responses are not
+            among them.
         cost: their price; None without a price.
         chunks: the number of chunks, if the items are documents.
-        failed: the number of sources that could not be loaded or chunked.
+        failed: the number of sources that could not be loaded or chunked, or of items that fail
+            without a call because they weigh more than `max_batch_weight`.
 
     Example:
         >>> from ragasync import AsyncBatchProcessor
@@ -50,6 +52,7 @@ class TokenCounter:
 
     Args:
         count_tokens: counts the tokens of an item; by default `estimated_tokens`, for texts only.
+            A missing value (None or NaN) then has none.
         price_per_million: the price of a million tokens, or None.
 
     Attributes:
@@ -81,7 +84,13 @@ class TokenCounter:
             self.tokens += check_count("count_tokens()", self._count(item), at_least=0)
         elif isinstance(item, str):
             self.tokens += estimated_tokens(item)
-        else:
+        elif item is not None and not (isinstance(item, float) and math.isnan(item)):
+            if self._price is not None:
+                raise TypeError(
+                    f"price_per_million needs the tokens of each item, and only those of texts are "
+                    f"estimated, got the item {item!r:.200}: pass count_tokens=, such as "
+                    f"lambda item: len(encode(item))"
+                )
             self.tokens = None
 
     @property
@@ -92,22 +101,65 @@ class TokenCounter:
         return self.tokens * self._price / 1e6
 
 
-def count_batches(
-    items: Iterable[Any],
-    batch_size: int,
-    weight: Callable[[Any], float] | None,
-    max_weight: float | None,
-) -> tuple[int, int]:
-    """Count the items, and the calls that take them in order, filled by count and by weight."""
-    count = calls = 0
-    size, total = batch_size, 0.0
-    for item in items:
-        count += 1
-        each = 0.0 if weight is None else weight(item)
-        if size >= batch_size or (max_weight is not None and total + each > max_weight):
-            calls, size, total = calls + 1, 0, 0.0
-        size, total = size + 1, total + each
-    return count, calls
+class BatchCounter:
+    """
+    Counts items and the calls that take them in order, filled by count and by weight.
+
+    Args:
+        batch_size: the maximum number of items in a call.
+        weight: the weight of an item, or None.
+        max_weight: the maximum weight of a call, or None. An item without a valid weight, or with a
+            larger one, fails without a call, and takes a place of its batch all the same.
+
+    Attributes:
+        items: the number of items so far.
+        failed: the number of those that fail without a call.
+    """
+
+    def __init__(
+        self, batch_size: int, weight: Callable[[Any], float] | None, max_weight: float | None
+    ) -> None:
+        self._batch_size, self._max_weight = batch_size, max_weight
+        self._weight = None if max_weight is None else weight
+        self._full_batches = self._size = self._refused = 0
+        self._total = 0.0
+        self.items = self.failed = 0
+
+    @property
+    def calls(self) -> int:
+        """The number of calls so far."""
+        return self._full_batches + (self._size > 0)
+
+    def add(self, item: Any) -> bool:
+        """Count an item, and return whether a call takes it."""
+        self.items += 1
+        if self._size + self._refused >= self._batch_size:
+            self._next_batch()
+        weight = self._weigh(item)
+        if weight is None:
+            self._refused += 1
+            self.failed += 1
+            return False
+        if self._size and self._max_weight is not None and self._total + weight > self._max_weight:
+            self._next_batch()
+        self._size += 1
+        self._total += weight
+        return True
+
+    def _next_batch(self) -> None:
+        """Begin another batch."""
+        self._full_batches, self._size, self._refused = self.calls, 0, 0
+        self._total = 0.0
+
+    def _weigh(self, item: Any) -> float | None:
+        """The weight of an item; None if it fits in no batch."""
+        if self._weight is None or self._max_weight is None:
+            return 0.0
+        try:
+            weight = self._weight(item)
+            return weight if 0 <= weight <= self._max_weight else None
+        except Exception:  # a failure of this item, in a run too
+            return None
 
 
 def estimated_tokens(text: str) -> int:

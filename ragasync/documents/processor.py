@@ -247,7 +247,7 @@ class AsyncDocumentProcessor:
         Count the documents of a run, their chunks and tokens, and the cost of embedding them.
 
         The sources are loaded and chunked; nothing is embedded or stored. Documents that a store
-        already has are counted too.
+        or a journal already has are counted too.
 
         Args:
             sources: as for `process`.

@@ -696,6 +696,39 @@ def test_an_estimate_counts_without_a_call():
     assert weighed.estimate([6, 5, 5, 1, 1, 1, 1]).requests == 3
 
 
+@pytest.mark.parametrize("weights", [[60, 1, 1], [5, 60, 5, 60, 1], [11] * 3, [10, -1, 0, 10]])
+async def test_an_estimate_leaves_out_items_that_fail_without_a_call(weights):
+    """As a run does: it makes as many calls, with as many items."""
+    called = []
+
+    async def answer(items):
+        called.append(items)
+        return items
+
+    processor = AsyncBatchProcessor(answer, 3, 1, batched=True, weight=int, max_batch_weight=10)
+    estimate = processor.estimate(weights, count_tokens=lambda _: 1)
+    result = await processor.process(weights)
+    assert estimate.requests == len(called)
+    assert estimate.tokens == result.success_count
+    assert estimate.failed == result.error_count
+
+
+@pytest.mark.parametrize("missing", [None, float("nan")])
+def test_a_missing_value_has_no_tokens(missing):
+    """One row without a text leaves the price of the others."""
+    processor = AsyncBatchProcessor(ask)
+    assert processor.estimate(["abcdefg", missing], price_per_million=1e6).cost == 2.0
+
+
+@pytest.mark.parametrize("item", [7, {"text": "abcdefg"}, ("a", "b")])
+def test_a_price_needs_items_whose_tokens_can_be_counted(item):
+    """The error names the item and the argument that counts them."""
+    processor = AsyncBatchProcessor(ask)
+    with pytest.raises(TypeError, match=r"got the item .*count_tokens"):
+        processor.estimate(["abcdefg", item], price_per_million=2.0)
+    assert processor.estimate([item], price_per_million=2.0, count_tokens=lambda _: 1).tokens == 1
+
+
 @pytest.mark.parametrize(
     ("options", "error"),
     [
