@@ -1,21 +1,18 @@
 """
 Documents: load, chunk, embed and store them, and search them.
 
-    processor.py         AsyncDocumentProcessor: its arguments, and how it runs
-    document_job.py      DocumentJob: the handle of a background run, to steer its stages
+    processor.py         AsyncDocumentProcessor: its arguments, and how it runs; DocumentJob
     run_sources.py       RunSources: the sources of one run; RootCheck, Pruner
     sources.py           find_sources: folders, paths and texts; ids of files
     unique_sources.py    each source once per run, and no two sources with one id
     resume.py            the journal of a document processor
     stage.py             Stage: a function with its own settings, and what counts as changed
-    config.py            PipelineConfig: the settings of all stages
+    config.py            PipelineConfig: the settings of all stages, and PipelineControls
     pipeline.py          Pipeline: the stages of one run, and the way of a document through them
-    pipeline_controls.py  PipelineControls: the settings that can change during a run
     prepare.py           loads, looks up and chunks documents, on threads or on an executor
-    prepared.py          PreparedDocument, and its pickled form
     thread_batches.py    ThreadBatcher: several quick calls in one hand-over to a thread
     adapters.py          users' functions and stores as the calls of the pipeline
-    processed.py         ProcessedDocument: the result of one source
+    document_records.py  PreparedDocument, on its way to the embedder; ProcessedDocument, the result
     loaders/             bytes to text, by file type
     splitters.py         text to chunks; lines, pages and headings of chunks
     embedders/           texts to vectors: by hashing, a small model, or a service
@@ -39,7 +36,7 @@ from ragasync.documents.dataframes import (
     documents_dataframe,
     stages_dataframe,
 )
-from ragasync.documents.document_job import DocumentJob
+from ragasync.documents.document_records import ProcessedDocument
 from ragasync.documents.embedders import Embedder, HashingEmbedder, WordLlamaEmbedder
 from ragasync.documents.embedders.openai import OpenAIEmbedder
 from ragasync.documents.loaders import LOADERS, load_source
@@ -56,8 +53,7 @@ from ragasync.documents.models import (
     LoadReason,
     PartialDocumentFailure,
 )
-from ragasync.documents.processed import ProcessedDocument
-from ragasync.documents.processor import AsyncDocumentProcessor
+from ragasync.documents.processor import AsyncDocumentProcessor, DocumentJob
 from ragasync.documents.search import Filter, Hit, Hits
 from ragasync.documents.sources import Source, find_sources
 from ragasync.documents.splitters import (

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ragasync._reports.summary import one_line, title
+from ragasync.documents.document_records import ProcessedDocument
 from ragasync.documents.models import Document, LoadError
-from ragasync.documents.processed import ProcessedDocument
 from ragasync.documents.processor import AsyncDocumentProcessor
 from ragasync.documents.search import Hits
 from ragasync.documents.search_text import query_words

@@ -14,8 +14,8 @@ from ragasync._outcomes.stats import RunResult, StageStats
 from ragasync._reports.dataframes import DataFrameBuilder, number_array, object_column, string_array
 from ragasync._reports.time_breakdown import stage_index, utilization
 from ragasync.dataframe_items import LabeledItems, is_instance_of, labeled_items
+from ragasync.documents.document_records import ProcessedDocument, id_of, source_path
 from ragasync.documents.models import Chunk, Document, LoadError, LoadReason
-from ragasync.documents.processed import ProcessedDocument, id_of, source_path
 from ragasync.documents.search import place_columns
 from ragasync.documents.unique_sources import RefusedDocument
 from ragasync.errors import JournaledError

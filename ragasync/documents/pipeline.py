@@ -16,9 +16,19 @@ from ragasync._outcomes.stats import StageStats
 from ragasync._reports.summary import counted
 from ragasync._reports.time_breakdown import LOAD_AND_CHUNK
 from ragasync.documents.adapters import EmbeddedDocument, as_array
-from ragasync.documents.config import CallSettings, PipelineConfig
+from ragasync.documents.config import CallSettings, PipelineConfig, PipelineControls
+from ragasync.documents.document_records import (
+    Prepared,
+    PreparedDocument,
+    ProcessedDocument,
+    as_list,
+    facts_of,
+    id_of,
+    merge_documents,
+    process_documents,
+    source_path,
+)
 from ragasync.documents.models import Chunk, Document, DocumentDeferred, FatalStageError, note_place
-from ragasync.documents.pipeline_controls import PipelineControls
 from ragasync.documents.prepare import (
     INLINE_MAX_CHARS,
     PrepareBlock,
@@ -26,15 +36,6 @@ from ragasync.documents.prepare import (
     StoreStep,
     check_given,
     run_store_steps,
-)
-from ragasync.documents.prepared import Prepared, PreparedDocument, as_list
-from ragasync.documents.processed import (
-    ProcessedDocument,
-    facts_of,
-    id_of,
-    merge_documents,
-    process_documents,
-    source_path,
 )
 from ragasync.documents.run_sources import RunSources
 from ragasync.documents.splitters import add_locations

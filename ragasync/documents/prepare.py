@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from ragasync.documents.adapters import Check, WrappedOutput
+from ragasync.documents.document_records import Prepared, PreparedDocument, as_list
 from ragasync.documents.embedders import computing_turn
 from ragasync.documents.loaders.text import refuse_surrogates
 from ragasync.documents.models import Document, IdConflictError
-from ragasync.documents.prepared import Prepared, PreparedDocument, as_list
 from ragasync.documents.sources import FileIds
 from ragasync.documents.splitters import RecursiveSplitter, add_locations, chunks_at
 from ragasync.documents.stage import StagesFingerprint, fingerprint_of_document

@@ -16,8 +16,8 @@ import numpy as np
 
 from ragasync._function_fingerprint.fingerprint import FunctionFingerprint
 from ragasync.documents.config import Stages
+from ragasync.documents.document_records import ProcessedDocument, SkipPolicy
 from ragasync.documents.models import Chunk, Document, IdConflictError, SomeDocumentsRefused
-from ragasync.documents.processed import ProcessedDocument, SkipPolicy
 from ragasync.documents.sources import Source, plain_path
 from ragasync.documents.stage import (
     EmbedderIdentity,

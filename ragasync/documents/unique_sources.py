@@ -17,10 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+from ragasync.documents.document_records import PreparedDocument, ProcessedDocument
 from ragasync.documents.loaders import load_source
 from ragasync.documents.models import Document, IdConflictError, LoadError
-from ragasync.documents.prepared import PreparedDocument
-from ragasync.documents.processed import ProcessedDocument
 from ragasync.documents.sources import FileIds, Source, as_id, part_id, plain_path
 from ragasync.documents.stage import StageFunction, content_digest
 from ragasync.errors import StageFailure

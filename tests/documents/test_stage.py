@@ -14,7 +14,7 @@ from ragasync.documents import (
     RecursiveSplitter,
     Stage,
 )
-from ragasync.documents.pipeline_controls import ChunkBudget
+from ragasync.documents.config import ChunkBudget
 from ragasync.documents.stage import as_stage, function_name
 from tests.support.services import turns
 
