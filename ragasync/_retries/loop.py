@@ -24,7 +24,6 @@ Kwargs: TypeAlias = Mapping[str, object]
 
 _GAVE_UP = "AsyncRetry gave up after "
 _LONGEST_SLEEP = 1e9  # 30 years; `time.sleep` overflows at 292
-_UNSET = object()
 
 
 class RetryPolicy(Protocol):
@@ -183,16 +182,14 @@ class RetryBlock:
         self._attempt = RetryAttempt(self, failures.count + 1, failures.backed_off)
         return self._attempt
 
-    def backoff_after(self, error: Exception | None, value: object) -> float | None:
-        """Return the back-off after an attempt; None if it succeeded or its error is raised."""
+    def rejection(self, value: object) -> Exception | None:
+        """Return the error of a value that the policy rejects, or None."""
+        return self._policy.reject(value)
+
+    def backoff_after(self, error: Exception) -> float | None:
+        """Return the back-off after an attempt that failed; None if its error is raised."""
         assert self._failures is not None  # an attempt comes from an iteration
-        failures = self._failures
-        if error is not None:
-            delay = failures.backoff_after(error)
-        elif value is _UNSET:
-            delay = None
-        else:
-            delay = failures.backoff_after_value(value)
+        delay = self._failures.backoff_after(error)
         self._delay = delay or 0.0
         return delay
 
@@ -208,18 +205,26 @@ class RetryAttempt:
         has_failed: Whether another attempt follows.
     """
 
-    __slots__ = ("_block", "_value", "backed_off", "has_ended", "has_failed", "number")
+    __slots__ = ("_block", "backed_off", "has_ended", "has_failed", "number")
 
     def __init__(self, block: RetryBlock, number: int, backed_off: float) -> None:
         self._block = block
-        self._value: object = _UNSET
         self.number = number
         self.backed_off = backed_off
         self.has_ended = self.has_failed = False
 
     def set_result(self, value: T) -> T:
-        """Pass the attempt's value to `retry_on_result`, which decides when the block ends."""
-        self._value = value
+        """
+        Return the attempt's value, or end the attempt if `retry_on_result` rejects it.
+
+        Nothing after this call in the `with` block runs then, so that a `return` or `break` cannot
+        leave the block with a rejected value.
+
+        Raises:
+            ResultRejected: The value is rejected; the block retries it, or raises it in the end.
+        """
+        if (rejected := self._block.rejection(value)) is not None:
+            raise rejected
         return value
 
     def __enter__(self) -> Self:
@@ -232,9 +237,9 @@ class RetryAttempt:
         traceback: TracebackType | None,
     ) -> bool:
         self.has_ended = True
-        if error is not None and not isinstance(error, Exception):
+        if not isinstance(error, Exception):
             return False
-        self.has_failed = self._block.backoff_after(error, self._value) is not None
+        self.has_failed = self._block.backoff_after(error) is not None
         return self.has_failed
 
     def __repr__(self) -> str:

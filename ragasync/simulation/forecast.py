@@ -154,8 +154,11 @@ class Forecast:
         ]
         if round(self.failed):
             parts.append(f"{self.failed:,.0f} to fail")
+        if self.tokens:
+            parts.append(f"{_with_interval(self.tokens, self.tokens_interval)} tokens")
         if self.cost:
-            parts.append(f"a cost of {cost_text(self.cost)}")
+            cost = _with_interval(self.cost, self.cost_interval, cost_text)
+            parts.append(f"a cost of {cost}")
         return ", ".join(parts)
 
     def _facts(self) -> list[tuple[str, str]]:

@@ -782,7 +782,8 @@ def test_a_forecast_scales_tokens_and_cost_with_an_interval():
     assert 1_030_000 < low < ahead.tokens < high < 1_060_000
     assert ahead.cost == pytest.approx(100.0)
     assert ahead.cost_interval == (pytest.approx(100.0), pytest.approx(100.0))
-    assert "a cost of 100.00" in repr(ahead)
+    assert "1,045,000 (" in repr(ahead)
+    assert "tokens, a cost of 100.00" in repr(ahead)
     assert "1,045,000 (" in ahead._repr_html_()
 
 

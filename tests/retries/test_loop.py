@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -289,6 +289,30 @@ async def test_a_block_judges_the_value_that_it_is_given() -> None:
     with pytest.raises(ResultRejected) as caught:
         await in_block(policy, lambda attempt: attempt.set_result("queued"))
     assert caught.value.value == "queued"
+
+
+@pytest.mark.parametrize("states", [["queued", "done"], ["queued", "queued", "done"]])
+async def test_a_block_that_returns_or_breaks_does_not_leave_with_a_rejected_value(
+    states: list[str],
+) -> None:
+    """The rest of the attempt does not run; the next one begins."""
+    policy = AsyncRetry(4, 0.01, retry_on_result=lambda value: value != "done")
+
+    async def poll(replies: Iterator[str]) -> str:
+        async for attempt in policy.attempts():
+            with attempt:
+                return attempt.set_result(next(replies))
+        raise AssertionError("a block that gives up raises")
+
+    assert await poll(iter(states)) == "done"
+    with pytest.raises(ResultRejected, match="queued"):
+        await poll(iter(["queued"] * 9))
+    replies, seen = iter(states), []
+    for attempt in policy.attempts():
+        with attempt:
+            seen.append(attempt.set_result(next(replies)))
+            break
+    assert (seen, attempt.number) == (["done"], len(states))
 
 
 async def test_a_value_that_is_not_given_is_not_judged() -> None:
