@@ -8,7 +8,7 @@ from itertools import compress
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 from ragasync._outcomes.columns import Columns
-from ragasync._outcomes.merge import items_of, merged_columns, rows_to_rerun
+from ragasync._outcomes.merge import Merge, items_of, rows_to_rerun
 from ragasync._outcomes.outcome import CANCELLED, DONE, FAILED, PENDING, Outcome, SparseSequence
 from ragasync._outcomes.stats import NO_STATS, RunStats
 from ragasync.arguments import explains_arguments
@@ -61,7 +61,8 @@ class BatchResult(Generic[R]):
         success_count: the number of items that succeeded.
         error_count: the number of items that failed.
         seconds: the duration of the job.
-        stopped_because: the reason why the job ended before all items had, or None.
+        stopped_because: the reason why the job ended before all items had, or None. In a merged
+            result, why the latest stopped run did, until what it did not reach has ended.
 
     Raises:
         ValueError: the counts do not match the entries.
@@ -260,12 +261,11 @@ class BatchResult(Generic[R]):
         Raises:
             ValueError: `other` has labels that this result does not have.
         """
-        columns = merged_columns(self.columns, other.columns, self.seconds)
-        complete = not any(columns.mask(PENDING, CANCELLED))
+        merge = Merge(self.columns, other.columns)
         return BatchResult.of(
-            columns,
+            merge.columns(self.seconds),
             seconds=self.seconds + other.seconds,
-            stopped_because=None if complete else other.stopped_because or self.stopped_because,
+            stopped_because=merge.stopped_because(self.stopped_because, other.stopped_because),
             stats=self.stats.merged_with(other.stats, self.seconds),
         )
 

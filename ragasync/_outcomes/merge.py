@@ -28,29 +28,6 @@ INDEX_NAMES = ("item_index", "index", "first_index")
 """Names of the DataFrame indexes and columns that hold original indices."""
 
 
-def merged_columns(
-    earlier: Columns[Any, Any], later: Columns[Any, Any], seconds: float
-) -> Columns[Any, Any]:
-    """
-    Merge the columns of two runs, ordered by original index.
-
-    An item's outcome comes from the later run, unless its status has a lower priority there
-    (pending < cancelled < done or failed). This makes the merge associative: three runs give the
-    same result however they are paired.
-
-    Args:
-        earlier: the outcomes of the earlier run.
-        later: the outcomes of the later run. If both runs have labels, and these differ, the rows
-            of the later run are those with its labels in the earlier one.
-        seconds: the makespan of the earlier run; the later run is placed after it.
-
-    Raises:
-        ValueError: the later run has labels that the earlier one does not have, or the labels are
-            not unique.
-    """
-    return _Merge(earlier, _relocated(earlier, later)).columns(seconds)
-
-
 def _relocated(earlier: Columns[Any, Any], later: Columns[Any, Any]) -> Columns[Any, Any]:
     """The columns of the later run, with the indices that its labels have in the earlier one."""
     ours, theirs = earlier.labels, later.labels
@@ -60,21 +37,65 @@ def _relocated(earlier: Columns[Any, Any], later: Columns[Any, Any]) -> Columns[
     return replace(later, source_index=indices, labels=ours)
 
 
-class _Merge:
+class Merge:
     """
-    The rows of two runs as one list (the later run's rows last), and the positions to keep.
+    The merged columns of two runs, ordered by original index.
 
-    Each merged column is gathered from those positions.
+    An item's outcome comes from the later run, unless its status has a lower priority there
+    (pending < cancelled < done or failed). This makes the merge associative: three runs give the
+    same result however they are paired.
+
+    The rows of both runs are seen as one list (the later run's rows last), and each merged column
+    is gathered from the positions to keep.
+
+    Args:
+        earlier: the outcomes of the earlier run.
+        later: the outcomes of the later run. If both runs have labels, and these differ, the rows
+            of the later run are those with its labels in the earlier one.
+
+    Raises:
+        ValueError: the later run has labels that the earlier one does not have, or the labels are
+            not unique.
     """
 
     def __init__(self, earlier: Columns[Any, Any], later: Columns[Any, Any]) -> None:
+        later = _relocated(earlier, later)
         self._runs = (earlier, later)
         self._position_of = _positions(earlier, later)
         self._indices = sorted(self._position_of)
         self._positions = [self._position_of[index] for index in self._indices]
 
+    def stopped_because(self, earlier: str | None, later: str | None) -> str | None:
+        """
+        Why the latest stopped run ended early, unless what it did not reach has ended since.
+
+        An item that failed before, and whose rerun a budget prevented, shows the earlier failure:
+        only this reason tells that it was not tried again.
+
+        Args:
+            earlier: why the earlier run ended early, or None.
+            later: why the later run ended early, or None.
+        """
+        first, last = self._runs
+        if later is not None:
+            statuses = {at: self._status(self._position_of[at]) for at in _unreached(last)}
+            if not statuses or any(status != DONE for status in statuses.values()):
+                return later
+        if earlier is not None:
+            unreached = set(_unreached(first))
+            ended = {last.index_of(row) for row in last.rows_with(DONE, FAILED)}
+            if not unreached or not unreached <= ended:
+                return earlier
+        return None
+
+    def _status(self, position: int) -> int:
+        """The status at a position in the list of both runs' rows."""
+        first, last = self._runs
+        shift = len(first)
+        return first.status[position] if position < shift else last.status[position - shift]
+
     def columns(self, seconds: float) -> Columns[Any, Any]:
-        """Gather every column."""
+        """Gather every column; the later run is placed after the `seconds` of the earlier one."""
         earlier, later = self._runs
         later_began = array("d", (seconds + began for began in _began(later)))
         return Columns(
@@ -163,6 +184,17 @@ class _Merge:
                 for index, item in zip(self._indices, items, strict=True)
             ]
         return list(takewhile(lambda item: item is not _UNKNOWN, items))
+
+
+def _unreached(columns: Columns[Any, Any]) -> list[int]:
+    """
+    The original indices of the items that a stopped run did not bring to their end.
+
+    If it has an outcome for each item, it may have stopped before a rerun of those that failed. If
+    all are done, the rest of its source was not read: the list is empty.
+    """
+    rows = list(columns.rows_with(PENDING, CANCELLED)) or columns.rows_with(FAILED)
+    return list(map(columns.index_of, rows))
 
 
 def _positions(earlier: Columns[Any, Any], later: Columns[Any, Any]) -> dict[int, int]:

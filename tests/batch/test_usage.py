@@ -601,6 +601,29 @@ async def test_a_summary_has_the_usage():
     assert "tokens" not in (await AsyncBatchProcessor(asyncio.sleep).process([1])).summary()
 
 
+@pytest.mark.parametrize("bound", [{"max_tokens": 10}, {"max_cost": 1.0}, {"max_errors": 0}])
+@pytest.mark.parametrize("only", ["failed", "failed and pending"])
+async def test_a_rerun_that_a_budget_stops_says_so(tmp_path, bound, only):
+    """Its items show their earlier failures, as if they had failed again."""
+
+    async def answer(item):
+        note_usage(tokens=2, cost=0.2)
+        if item % 2:
+            raise ValueError(item)
+
+    first = await AsyncBatchProcessor(
+        answer, max_concurrency=1, retry_count=0, journal=tmp_path / "run.sqlite", max_tokens=10
+    ).process(range(8))
+    assert (first.error_count, first.pending_count) == (2, 3)
+    again = AsyncBatchProcessor(
+        answer, max_concurrency=1, retry_count=0, journal=tmp_path / "run.sqlite", **bound
+    )
+    whole = await first.retry_failed(again, only=None if only == "failed" else first.unfinished)
+    (name,) = bound
+    assert name in whole.stopped_because
+    assert whole.error_count == 2
+
+
 # ── tables and journals ─────────────────────────────────────────────────────────────────────
 
 

@@ -340,6 +340,48 @@ def test_merging_runs_of_different_items_gives_all_of_them_in_order():
     assert merged.get_failed()[0].index == 1
 
 
+REASON = "a budget was spent"
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "expected"),
+    [
+        (["failed", "done"], ["pending", "done"], REASON),  # not tried again
+        (["failed", "done"], ["cancelled", "done"], REASON),
+        (["done", "done"], ["pending", "done"], None),  # nothing was lost by it
+        (["failed", "failed"], ["failed", "failed"], REASON),  # it stopped at its last item
+        (["done", "failed"], ["done", "done"], REASON),  # its source had more items
+        (["pending", "pending"], ["done", "pending"], REASON),
+    ],
+)
+def test_a_merge_keeps_the_reason_why_the_later_run_stopped(
+    earlier: list[Status], later: list[Status], expected: str | None
+):
+    """As long as an item that it did not reach is not done."""
+    stopped = result_of(later, stopped_because=REASON)
+    assert result_of(earlier).merge(stopped).stopped_because == expected
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "expected"),
+    [
+        (["failed", "pending"], ["failed", "done"], None),
+        (["failed", "pending"], ["pending", "done"], None),
+        (["failed", "pending"], ["done", "pending"], REASON),
+        (["failed", "failed"], ["done", "failed"], None),  # both were tried again
+        (["failed", "failed"], ["done", "pending"], REASON),
+        (["failed", "cancelled"], ["failed", "pending"], REASON),
+        (["done", "done"], ["done", "done"], REASON),  # the rest of its source was not read
+    ],
+)
+def test_a_merge_keeps_the_reason_why_the_earlier_run_stopped(
+    earlier: list[Status], later: list[Status], expected: str | None
+):
+    """Until the later run has an outcome for each item that it did not reach."""
+    stopped = result_of(earlier, stopped_because=REASON)
+    assert stopped.merge(result_of(later)).stopped_because == expected
+
+
 def test_merging_adds_up_what_the_runs_know_of_themselves():
     """Times add up; the number of runs is kept."""
     first = result_of(["failed"], stats=RunStats(4, input_waited=1.0, worked=2.0), seconds=1.0)
