@@ -13,6 +13,7 @@ from ragasync._outcomes.outcome import CANCELLED, DONE, FAILED, PENDING, Outcome
 from ragasync._outcomes.stats import NO_STATS, RunStats
 from ragasync.arguments import explains_arguments
 from ragasync.errors import as_exception
+from ragasync.journal.canonical import canonical_row
 from ragasync.usage import Usage
 
 if TYPE_CHECKING:
@@ -259,9 +260,10 @@ class BatchResult(Generic[R]):
             other: the result of the later run, of all or some of the items.
 
         Raises:
-            ValueError: `other` has labels that this result does not have.
+            ValueError: `other` has labels that this result does not have; or, without labels or
+                with duplicate ones, it has the items of this result in another order.
         """
-        merge = Merge(self.columns, other.columns)
+        merge = Merge(self.columns, other.columns, canonical_row)
         return BatchResult.of(
             merge.columns(self.seconds),
             seconds=self.seconds + other.seconds,

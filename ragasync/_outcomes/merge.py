@@ -5,13 +5,14 @@ from __future__ import annotations
 import operator
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import repeat, takewhile
 from typing import Any, TypeVar
 
 from ragasync._outcomes.columns import EMPTY, Columns
+from ragasync._outcomes.misplaced import misplaced_item
 from ragasync._outcomes.outcome import CANCELLED, DONE, FAILED, PENDING
 from ragasync.dataframe_items import DataFrameRows
 from ragasync.item_labels import Labels
@@ -28,13 +29,27 @@ INDEX_NAMES = ("item_index", "index", "first_index")
 """Names of the DataFrame indexes and columns that hold original indices."""
 
 
-def _relocated(earlier: Columns[Any, Any], later: Columns[Any, Any]) -> Columns[Any, Any]:
+def _relocated(
+    earlier: Columns[Any, Any],
+    later: Columns[Any, Any],
+    canonical_text: Callable[[object], str | None],
+) -> Columns[Any, Any]:
     """The columns of the later run, with the indices that its labels have in the earlier one."""
     ours, theirs = earlier.labels, later.labels
-    if ours is None or theirs is None or ours.same_as(theirs):
+    if ours is not None and theirs is not None and not ours.same_as(theirs):
+        indices = ours.positions_in(theirs, _indices_of(later))
+        return replace(later, source_index=indices, labels=ours)
+    if later.source_index is not None:  # its items were chosen from those of an earlier run
         return later
-    indices = ours.positions_in(theirs, _indices_of(later))
-    return replace(later, source_index=indices, labels=ours)
+    if (found := misplaced_item(earlier, later, canonical_text)) is not None:
+        label = "" if ours is None else f" with the label {ours.at(found.later)!r:.200}"
+        raise ValueError(
+            f"the other result has an item{label} at position {found.later} that this one has at "
+            f"position {found.earlier}: its items are in another order, or only some of them, so "
+            f"a merge would mix up their outcomes. Process the same items in the same order, or "
+            f"use retry_failed(processor, only=...) instead of merge"
+        )
+    return later
 
 
 class Merge:
@@ -52,14 +67,20 @@ class Merge:
         earlier: the outcomes of the earlier run.
         later: the outcomes of the later run. If both runs have labels, and these differ, the rows
             of the later run are those with its labels in the earlier one.
+        canonical_text: the text that is equal for equal items; None for an item without one.
 
     Raises:
         ValueError: the later run has labels that the earlier one does not have, or the labels are
-            not unique.
+            not unique, or its items are in another order.
     """
 
-    def __init__(self, earlier: Columns[Any, Any], later: Columns[Any, Any]) -> None:
-        later = _relocated(earlier, later)
+    def __init__(
+        self,
+        earlier: Columns[Any, Any],
+        later: Columns[Any, Any],
+        canonical_text: Callable[[object], str | None],
+    ) -> None:
+        later = _relocated(earlier, later, canonical_text)
         self._runs = (earlier, later)
         self._position_of = _positions(earlier, later)
         self._indices = sorted(self._position_of)

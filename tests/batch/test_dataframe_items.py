@@ -427,6 +427,69 @@ async def test_rows_that_cannot_be_matched_are_not_merged():
         double.merge(first)
 
 
+DUPLICATE_LABELS = {
+    "duplicates": INDEXES["duplicates"],
+    "duplicate tuples": INDEXES["duplicate tuples"],
+    "missing": pd.Index([np.nan, 1.0, np.nan, np.nan]),
+    "one label": pd.Index([0] * 4),
+}
+
+ROWS = {
+    "numbers": [0, 1, 2, 3],
+    "dates": list(pd.date_range("2024", periods=4)),
+    "not a number": [math.nan, 1.0, 2.0, 3.0],
+    "arrays": [np.arange(size) for size in (1, 2, 3, 4)],
+    "lists": [[], [1], [1, 2], ["x"]],
+    "objects": [object() for _ in range(4)],
+}
+
+
+def with_rows(rows: list[Any], index: pd.Index, *, of_column: bool) -> Any:
+    """A Series of these values, or a frame with such a column."""
+    values = pd.Series(rows, index=index, dtype=object, name="value")
+    return values if of_column else values.to_frame()
+
+
+@pytest.mark.parametrize("index", DUPLICATE_LABELS.values(), ids=list(DUPLICATE_LABELS))
+@pytest.mark.parametrize("rows", ROWS.values(), ids=list(ROWS))
+@pytest.mark.parametrize("of_column", [True, False])
+async def test_rows_that_were_permuted_within_a_label_are_not_merged(
+    index: pd.Index, rows: list[Any], of_column: bool
+):
+    """The index is the same, but the outcomes would be those of other rows."""
+
+    async def same(item: Any) -> Any:
+        return item
+
+    processor = AsyncBatchProcessor(same)
+    first = await processor.process(with_rows(rows, index, of_column=of_column))
+    again = await processor.process(with_rows(rows, index, of_column=of_column))
+    assert first.merge(again).all_succeeded
+    permuted = with_rows([rows[2], rows[1], rows[0], rows[3]], index, of_column=of_column)
+    if not of_column and rows is ROWS["objects"]:
+        pytest.skip("a dict with an object has no data to compare")
+    other = await processor.process(permuted)
+    with pytest.raises(ValueError, match="position 0 that this one has at position 2"):
+        first.merge(other)
+
+
+async def test_a_corrected_row_of_a_duplicate_label_is_merged():
+    """Its item is new; or it equals another that is in its place."""
+    frame = a_frame(INDEXES["duplicates"])
+    first = await processor_of(Service(2)).process(frame)
+    for value in (7, 3):
+        corrected = await processor_of(Service()).process(frame.replace({"n": 2}, value))
+        assert first.merge(corrected)[2].item == {"n": value, "text": "c"}
+
+
+async def test_rows_with_unique_labels_may_change_places():
+    """The labels say which they are."""
+    frame = a_frame(INDEXES["strings"])
+    first = await processor_of(Service(0, 3)).process(frame)
+    later = await processor_of(Service()).process(frame.iloc[::-1])
+    assert first.merge(later).results == [0, 3, 6, 9]
+
+
 async def test_a_result_of_a_frame_can_be_pickled():
     """With its items and labels."""
     result = await processor_of(Service()).process(a_frame(INDEXES["strings"]))

@@ -340,6 +340,31 @@ def test_merging_runs_of_different_items_gives_all_of_them_in_order():
     assert merged.get_failed()[0].index == 1
 
 
+@pytest.mark.parametrize(
+    "items", [["b", "a", "c", "d"], ["c", "d"], ["d", "a", "b", "c"], ["b"], ["e", "c"]]
+)
+def test_items_in_another_order_are_not_merged(items: list[str]):
+    """Nor a part of them that does not begin with the first."""
+    first, other = (BatchResult.of(columns_of(each)) for each in (["a", "b", "c", "d"], items))
+    with pytest.raises(ValueError, match="in another order, or only some of them"):
+        first.merge(other)
+
+
+@pytest.mark.parametrize("items", [["a"], ["a", "B"], ["a", "a", "c"], ["x", "y", "z", "u", "a"]])
+def test_corrected_items_replace_those_in_their_positions(items: list[str]):
+    """They equal none of those that they displace."""
+    merged = BatchResult.of(columns_of(["a", "b", "c"])).merge(BatchResult.of(columns_of(items)))
+    assert [outcome.item for outcome in merged][: len(items)] == items
+
+
+def columns_of(items: list[str]) -> Columns[str, str]:
+    """The columns of a run that did all of its items."""
+    columns: Columns[str, str] = Columns(items=items)
+    for row in range(len(items)):
+        columns.record(outcome(row, "done"))
+    return columns
+
+
 REASON = "a budget was spent"
 
 
