@@ -87,7 +87,8 @@ class Batcher(Generic[T]):
         if self._numbered:
             number, self._batches = self._batches, self._batches + 1
         indices, items = zip(*rows, strict=True)
-        return PendingCall(indices, items, batch=number)
+        usage = self._recorder.take_earlier_usage(indices)
+        return PendingCall(indices, items, batch=number, usage=usage)
 
     async def _fill_by_count(self, size: int, rows: list[tuple[int, T]]) -> None:
         """Take up to `size` items into `rows`, and wait once for more."""

@@ -102,6 +102,7 @@ class Recorder(Generic[T, R]):
         self._errors = ErrorLimit(settings.max_errors, settings.max_error_rate)
         self._initial = InitialFailures(settings.max_initial_failures)
         self.started_at = started_at
+        self._used: dict[int, Usage] = {}  # in earlier runs of the journal, by new items
 
     @property
     def is_full(self) -> bool:
@@ -136,10 +137,17 @@ class Recorder(Generic[T, R]):
             self._totals.journaled += len(found.recorded)
             for index, item, error in found.refused:
                 self.record_refused(index, item, error)
+            self._used |= found.used
             new.extend(found.new)
 
         assert self._journal is not None
         await self._journal.look_up(rows, sort)
+
+    def take_earlier_usage(self, indices: Sequence[int]) -> Sequence[Usage] | None:
+        """Take what items of a new call have used in earlier runs of the journal, if anything."""
+        if self._used.keys().isdisjoint(indices):
+            return None
+        return [self._used.pop(index, NO_USAGE) for index in indices]
 
     def add_usage(self, index: int, usage: Usage | None) -> None:
         """Record what a call on the fast path has reported, before its value."""

@@ -110,6 +110,8 @@ class Journal:
         """
         DataFrame with one row per outcome, in the order of writing; also while a job runs.
 
+        Items that are pending or cancelled have a row if their attempts reported any usage.
+
         Columns: item (the beginning of its key, or its path), occurrence, status, value,
         error_type, error_message, stage, attempts, seconds, waited, backed_off, tokens, cost,
         recorded_at (UTC) and traceback, with the dtypes of `ragasync.to_dataframe`. Pickled values

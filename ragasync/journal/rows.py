@@ -151,7 +151,7 @@ class RowKey:
 def to_row(
     row_key: RowKey, outcome: Outcome[Any, Any], stack: str | None, value: bytes | None, now: float
 ) -> Row:
-    """All columns of a done or failed outcome, in the order of the table."""
+    """All columns of an outcome, in the order of the table."""
     error = outcome.error
     error_columns = (None,) * 4 if error is None else _error_columns(error)
     stack = None if stack is None else _storable(stack)

@@ -19,7 +19,7 @@ from ragasync.journal.ownership import JobIdentity
 from ragasync.journal.rows import RowKey, check_row, make_key, to_outcome, to_row
 from ragasync.journal.serializers import SERIALIZERS, Serializer
 from ragasync.sqlite_file import convert_errors
-from ragasync.usage import UsageTotals
+from ragasync.usage import Usage, UsageTotals
 
 E = TypeVar("E")
 
@@ -46,12 +46,14 @@ class Lookup:
 
     Args:
         refused: items whose `key=` raised an error, with the error.
+        used: what new items have used in earlier runs, by index.
     """
 
     recorded: list[RecordedOutcome] = field(default_factory=list)
     new: list[tuple[int, Any]] = field(default_factory=list)
     row_keys: list[RowKey] = field(default_factory=list)
     refused: list[tuple[int, Any, Exception]] = field(default_factory=list)
+    used: dict[int, Usage] = field(default_factory=dict)
 
 
 class JournalSession:
@@ -139,9 +141,10 @@ class JournalSession:
         return found
 
     def record(self, outcome: Outcome[Any, Any], stack: str | None) -> None:
-        """Queue an outcome for writing, if it is final."""
+        """Queue an outcome for writing, if it is final or has used anything."""
         row_key = self._row_keys.pop(outcome.index, None)
-        if row_key is None or self._writer is None or outcome.status not in ("done", "failed"):
+        is_kept = outcome.status in ("done", "failed") or outcome.tokens or outcome.cost
+        if row_key is None or self._writer is None or not is_kept:
             return
         self._writer.put((row_key, outcome, stack))
 
@@ -234,6 +237,8 @@ class JournalReader:
                 if recorded is None:
                     found.new.append((index, item))
                     found.row_keys.append(row_key)
+                    if row is not None and (row[-2] or row[-1]):
+                        found.used[index] = Usage(0, row[-2] or 0, row[-1] or 0.0)
                 else:
                     found.recorded.append(recorded)
         return found
@@ -272,6 +277,8 @@ class JournalReader:
         """The recorded outcome of an item, or None if the item has to run again."""
         binding = self._binding
         is_retried = binding.journal.retry_failed or row[3] in binding.transient_errors
+        if row[0] not in ("done", "failed"):
+            return None  # its run stopped before it was; the row has what it had used
         if binding.rerun_failed or (row[0] == "failed" and is_retried):
             return None
         outcome, stack = to_outcome(index, item, (*row[:-3], *row[-2:]), self._loads)

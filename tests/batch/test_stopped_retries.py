@@ -64,6 +64,38 @@ async def test_usage_of_pending_items_is_in_the_columns(function, settings):
     assert frame["seconds"].notna().tolist() == [outcome.attempts > 0 for outcome in result]
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{"max_concurrency": 1}, {"max_concurrency": 3}, {"batched": True, "batch_size": 2}],
+)
+async def test_a_resumed_run_adds_what_the_stopped_one_has_used(settings, tmp_path):
+    """The journal knows it of each item, so that the columns add up to the usage of both runs."""
+    service = tmp_path / "up"  # if it is
+
+    async def answer(items):
+        note_usage(tokens=7, cost=0.5)
+        if not service.exists():
+            raise ConnectionError("boom")
+        return items
+
+    journal = tmp_path / "run.sqlite"
+    settings = {
+        "retry_count": 300,
+        "retry_delay": 5,
+        "journal": journal,
+        **settings,
+    }
+    stopped = await AsyncBatchProcessor(answer, max_tokens=30, **settings).process(range(5))
+    assert stopped.pending_count == 5
+    service.touch()
+    result = await AsyncBatchProcessor(answer, **settings).process(range(5))
+    assert result.all_succeeded
+    assert result.usage.tokens > stopped.usage.tokens
+    assert totals(result) == (result.usage.tokens, result.usage.cost)
+    again = await AsyncBatchProcessor(answer, **settings).process(range(5))
+    assert totals(again) == (again.usage.tokens, again.usage.cost)
+
+
 async def test_pending_items_have_a_log_but_no_error():
     """They have not failed."""
     result = await AsyncBatchProcessor(refuse, retry_delay=5, max_tokens=10).process(["a", "b"])
