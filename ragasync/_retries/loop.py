@@ -129,7 +129,7 @@ class RetryBlock:
     """
     The attempts of a retry block, as `AsyncRetry.attempts` returns them: an iterator, used once.
 
-    It ends after the first attempt whose `with` block raised nothing and set no rejected value.
+    It ends after the first attempt whose `with` block raised nothing and passed no rejected value.
     """
 
     __slots__ = ("_attempt", "_delay", "_failures", "_policy")
@@ -182,9 +182,23 @@ class RetryBlock:
         self._attempt = RetryAttempt(self, failures.count + 1, failures.backed_off)
         return self._attempt
 
-    def rejection(self, value: object) -> Exception | None:
+    def rejection(self, value: object) -> ResultRejected | None:
         """Return the error of a value that the policy rejects, or None."""
         return self._policy.reject(value)
+
+    def check_needs_no_value(self) -> None:
+        """
+        Check that an attempt that ends without a value need not be judged by one.
+
+        Raises:
+            RuntimeError: The policy judges values.
+        """
+        if self._policy.retry_on_result is not None:
+            raise RuntimeError(
+                "retry_on_result expects the value of each attempt, but the `with` block ended "
+                "without passing one: call attempt.set_result(value) in it, or use the attempts "
+                "of policy.with_(retry_on_result=None)"
+            )
 
     def backoff_after(self, error: Exception) -> float | None:
         """Return the back-off after an attempt that failed; None if its error is raised."""
@@ -205,10 +219,21 @@ class RetryAttempt:
         has_failed: Whether another attempt follows.
     """
 
-    __slots__ = ("_block", "backed_off", "has_ended", "has_failed", "number")
+    __slots__ = (
+        "_block",
+        "_has_begun",
+        "_has_value",
+        "_rejected",
+        "backed_off",
+        "has_ended",
+        "has_failed",
+        "number",
+    )
 
     def __init__(self, block: RetryBlock, number: int, backed_off: float) -> None:
         self._block = block
+        self._has_begun = self._has_value = False
+        self._rejected: ResultRejected | None = None
         self.number = number
         self.backed_off = backed_off
         self.has_ended = self.has_failed = False
@@ -218,16 +243,24 @@ class RetryAttempt:
         Return the attempt's value, or end the attempt if `retry_on_result` rejects it.
 
         Nothing after this call in the `with` block runs then, so that a `return` or `break` cannot
-        leave the block with a rejected value.
+        leave the block with a rejected value. The block retries it, or raises ResultRejected.
 
         Raises:
-            ResultRejected: The value is rejected; the block retries it, or raises it in the end.
+            RuntimeError: The call is not in the `with` block of the attempt.
         """
+        if not self._has_begun or self.has_ended:
+            raise RuntimeError(
+                f"the value of attempt {self.number} must be passed in its `with` block: write "
+                "`with attempt:` around attempt.set_result(value)"
+            )
+        self._has_value = True
         if (rejected := self._block.rejection(value)) is not None:
-            raise rejected
+            self._rejected = rejected
+            raise _LeaveBlock(f"retry_on_result rejected the value of attempt {self.number}")
         return value
 
     def __enter__(self) -> Self:
+        self._has_begun = True
         return self
 
     def __exit__(
@@ -237,13 +270,39 @@ class RetryAttempt:
         traceback: TracebackType | None,
     ) -> bool:
         self.has_ended = True
-        if not isinstance(error, Exception):
-            return False
-        self.has_failed = self._block.backoff_after(error) is not None
+        rejected = self._rejected
+        if error is None:
+            if rejected is not None:
+                # The block has caught `_LeaveBlock`, and may be leaving by a `return`, which can
+                # be replaced by an error only, and not by another attempt.
+                raise rejected
+            if not self._has_value:
+                self._block.check_needs_no_value()
+        elif rejected is not None and _is_leaving(error):
+            self.has_failed = self._block.backoff_after(rejected) is not None
+            if not self.has_failed:
+                raise rejected from None
+        elif isinstance(error, Exception):
+            self.has_failed = self._block.backoff_after(error) is not None
         return self.has_failed
 
     def __repr__(self) -> str:
         return f"<RetryAttempt {self.number}, backed off {self.backed_off:.2f} s>"
+
+
+class _LeaveBlock(BaseException):
+    """
+    Leaves the `with` block of an attempt whose value is rejected.
+
+    It is not an Exception, so an `except Exception` in the block does not catch it.
+    """
+
+
+def _is_leaving(error: BaseException) -> bool:
+    """Whether an error is only `_LeaveBlock`, alone or in the group of a TaskGroup."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(_LeaveBlock)[1] is None
+    return isinstance(error, _LeaveBlock)
 
 
 # ── decisions and notes ─────────────────────────────────────────────────────────────────────────

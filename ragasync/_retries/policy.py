@@ -250,7 +250,7 @@ class AsyncRetry:
         Return the attempts of a retry block, for code that is not a function of its own.
 
         An error in the `with` block is retried like that of a function; the last one is raised.
-        For `retry_on_result`, pass the value to `attempt.set_result`, as in
+        With `retry_on_result`, each attempt has to pass its value to `attempt.set_result`, as in
         `return attempt.set_result(value)`: a rejected one is retried. `attempt.number` and
         `attempt.backed_off` say how often and how long it has tried.
 

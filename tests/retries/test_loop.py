@@ -315,14 +315,110 @@ async def test_a_block_that_returns_or_breaks_does_not_leave_with_a_rejected_val
     assert (seen, attempt.number) == (["done"], len(states))
 
 
-async def test_a_value_that_is_not_given_is_not_judged() -> None:
-    """None is a value too."""
+async def test_none_is_a_value_too() -> None:
+    """A block passes it like any other."""
     seen: list[object] = []
     policy = AsyncRetry(retry_on_result=lambda value: bool(seen.append(value)))
-    await in_block(policy, lambda attempt: None)
-    assert seen == []
     await in_block(policy, lambda attempt: attempt.set_result(None))
     assert seen == [None]
+
+
+def test_a_rejected_value_is_no_error_of_its_block(slept: list[float]) -> None:
+    """The block may handle all of its own errors around it."""
+
+    def poll(policy: AsyncRetry, states: list[str]) -> str:
+        replies = iter(states)
+        for attempt in policy.attempts():
+            with attempt:
+                try:
+                    return attempt.set_result(next(replies))
+                except Exception:
+                    return "handled"
+        raise AssertionError("a block that gives up raises")
+
+    policy = AsyncRetry(1, jitter=None, retry_on_result=is_queued)
+    assert poll(policy, ["queued", "done"]) == "done"
+    with pytest.raises(ResultRejected) as caught:
+        poll(policy, ["queued", "queued"])
+    assert caught.value.value == "queued"
+    assert "2 attempts and 1.00 s of back-off" in caught.value.__notes__[0]
+    assert slept == [1.0, 1.0]
+
+
+async def test_a_value_may_be_passed_in_a_task_of_the_block() -> None:
+    """The group of a TaskGroup is no other error."""
+    work = Sequenced("queued", "done")
+
+    async def call(attempt: Any) -> Any:
+        return attempt.set_result(await work())
+
+    async def fetch() -> Any:
+        async for attempt in AsyncRetry(jitter=None, retry_on_result=is_queued).attempts():
+            with attempt:
+                async with asyncio.TaskGroup() as group:
+                    task = group.create_task(call(attempt))
+                return task.result()
+        raise AssertionError("a block that gives up raises")
+
+    assert await fetch() == "done"
+    assert work.starts == [0.0, 1.0]
+
+
+def test_a_block_that_catches_everything_returns_no_rejected_value() -> None:
+    """Its `return` cannot be undone for another attempt, so this is an error."""
+
+    def poll() -> str:
+        for attempt in AsyncRetry(base_delay=0, retry_on_result=is_queued).attempts():
+            with attempt:
+                try:
+                    attempt.set_result("queued")
+                except BaseException:
+                    return "queued"
+        return "the block ended"
+
+    with pytest.raises(ResultRejected):
+        poll()
+
+
+@pytest.mark.parametrize("leave", ["return", "break", "continue", "end"])
+def test_a_block_that_passes_no_value_to_its_predicate_is_an_error(leave: str) -> None:
+    """Otherwise the predicate would have no effect."""
+
+    def block() -> None:
+        for attempt in AsyncRetry(retry_on_result=is_queued).attempts():
+            with attempt:
+                if leave == "return":
+                    return
+                if leave == "break":
+                    break
+                if leave == "continue":
+                    continue
+
+    with pytest.raises(RuntimeError, match=r"call attempt\.set_result\(value\) in it"):
+        block()
+
+
+def test_a_value_is_passed_in_the_with_block_only() -> None:
+    """Before and after it, no attempt could follow."""
+    attempt = next(iter(AsyncRetry(retry_on_result=is_queued).attempts()))
+    with pytest.raises(RuntimeError, match="write `with attempt:`"):
+        attempt.set_result("done")
+    with attempt:
+        attempt.set_result("done")
+    with pytest.raises(RuntimeError, match="write `with attempt:`"):
+        attempt.set_result("queued")
+
+
+async def test_an_error_of_the_predicate_leaves_a_block() -> None:
+    """Without a retry, as for a function."""
+
+    def broken(value: object) -> bool:
+        raise KeyError(value)
+
+    with pytest.raises(KeyError):
+        await in_block(
+            AsyncRetry(retry_on_result=broken), lambda attempt: attempt.set_result("done")
+        )
 
 
 def test_a_sync_block_sleeps_in_its_thread(slept: list[float]) -> None:
