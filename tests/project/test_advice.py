@@ -220,6 +220,21 @@ CASES = [
         "a = pd.Series([1, 2], ['x', 'x']); r = run(str, a);"
         " run_async(r.retry_failed(AsyncBatchProcessor(str), only=['x']))",
     ),
+    Case(
+        "use retry_failed(processor, only=...) instead of merge",
+        "items = ['a', 'b']; run(str, items).merge(run(str, items[1:]))",
+        "r = run(str, ['a', 'b']); run_async(r.retry_failed(AsyncBatchProcessor(str), only=[1]))",
+    ),
+    Case(
+        "call attempt.set_result(value) in it",
+        "for a in AsyncRetry(retry_on_result=bool).attempts():\n with a: pass",
+        "for a in AsyncRetry(retry_on_result=bool).attempts():\n with a: a.set_result(0)",
+    ),
+    Case(
+        "must be passed in its `with` block: write `with attempt:` around",
+        "for a in AsyncRetry(retry_on_result=bool).attempts():\n a.set_result(0)",
+        "for a in AsyncRetry(retry_on_result=bool).attempts():\n with a: a.set_result(0)",
+    ),
     # A journal.
     Case(
         "pass another path, or the name= and version= that it has",
@@ -376,7 +391,7 @@ CASES = [
     ),
     Case(
         "Pass the pilot's own result",
-        "r = pilot(); forecast(r.merge(run(str, [1])), 10)",
+        "r = pilot(); forecast(r.merge(run(str, [0])), 10)",
         "forecast(pilot(), 10)",
     ),
     Case(
