@@ -146,7 +146,8 @@ class AsyncBatchProcessor(Generic[T, R]):
         ValueError: an argument out of range, or both `retry` and an argument that it replaces.
 
     Attributes:
-        last_result: the result of the latest run that ended, also a partial one; None before.
+        last_result: the result of the latest run that ended, also a partial one; None before. A
+            stream keeps no outcomes, and has none: if it stops, its JobStopped has the counts.
     """
 
     @overload

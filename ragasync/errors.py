@@ -215,7 +215,7 @@ class SerializationError(RagasyncError, ValueError):
 
 class JobStopped(RagasyncError):
     """
-    A stream ended before its source did, because of `max_errors` or a fatal error.
+    A stream ended before its source did, because of a budget or a fatal error.
 
     Example:
         >>> from ragasync import AsyncBatchProcessor, JobStopped, run_async
@@ -226,11 +226,22 @@ class JobStopped(RagasyncError):
         >>> try:
         ...     run_async(read())
         ... except JobStopped as error:
-        ...     print(error)
+        ...     print(error, (error.done, error.failed), sep="; ")
         7 done
         seven failed
-        1 item failed, more than max_errors=0
+        1 item failed, more than max_errors=0; (1, 1)
+
+    Attributes:
+        done, failed: the items whose outcomes the stream has yielded, by status.
+        tokens, cost: the usage that its calls have reported; with a journal, in all of its runs.
     """
+
+    def __init__(
+        self, message: str, *, done: int = 0, failed: int = 0, tokens: int = 0, cost: float = 0.0
+    ) -> None:
+        super().__init__(message)
+        self.done, self.failed = done, failed
+        self.tokens, self.cost = tokens, cost
 
 
 class IncompleteRun(RagasyncError, RuntimeError):

@@ -57,6 +57,8 @@ class Progress:
             pause.
         pause: who asked for that pause, and until when.
         halt: why the workers of an executor start nothing, if they do not.
+        finished_cost: the part of the cost that finished items have, from which `projected_cost`
+            is extended to all.
 
     Example:
         >>> from ragasync import AsyncBatchProcessor
@@ -83,13 +85,15 @@ class Progress:
     paused_for: float = 0.0
     pause: str = ""
     halt: str = ""
+    finished_cost: float = 0.0
 
     @property
     def projected_cost(self) -> float | None:
-        """The cost of all items at the present cost per item; None if it cannot be known yet."""
-        if not self.cost or not self.finished or self.total is None:
+        """The cost of all items at the cost of each finished one; None if it is not known yet."""
+        if not self.finished_cost or not self.finished or self.total is None:
             return None
-        return self.cost * max(1.0, self.total / self.finished)
+        # What calls in flight have reported is a part of the cost of items that are not finished.
+        return max(self.cost, self.finished_cost * self.total / self.finished)
 
     @property
     def finished(self) -> int:

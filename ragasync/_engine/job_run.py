@@ -156,6 +156,7 @@ class JobRun(Generic[T, R]):
             recalled=self.run.totals.journaled,
             tokens=self.run.usage.usage.tokens,
             cost=self.run.usage.usage.cost,
+            finished_cost=self.columns.finished_cost,
             paused_for=paused_for,
             pause=pause if paused_for else "",
             halt=self.run.halt.why if self._seconds is None and self.run.halt.ongoing else "",

@@ -54,11 +54,12 @@ async def stream_outcomes(
     executing = execute(run, source, buffer, total=known, on_item=buffer.on_item)
     running = create_lazy_task(executing, asyncio.get_running_loop(), name="ragasync stream")
     running.add_done_callback(lambda _: buffer.end())
-    count = 0
+    count = failed = 0
     try:
         with Heartbeat():
             while (outcome := await buffer.next()) is not None:
                 count += 1
+                failed += outcome.status == "failed"
                 yield outcome
     except asyncio.CancelledError as cancelled:
         yielded = counted(count, "outcome")
@@ -75,7 +76,10 @@ async def stream_outcomes(
         add_note(error, f"ragasync: the stream yielded {yielded} before this was raised")
         raise
     if run.stopped_because:
-        raise JobStopped(run.stopped_because)
+        _, tokens, cost = run.usage.usage
+        raise JobStopped(
+            run.stopped_because, done=count - failed, failed=failed, tokens=tokens, cost=cost
+        )
 
 
 class OutcomeBuffer(Generic[T, R]):

@@ -83,6 +83,8 @@ class Columns(Generic[T, R]):
     """A cache of the errors' display texts; all snapshots share it."""
     views: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     """A cache of what reports compute from all rows."""
+    finished_cost: float = field(default=0.0, repr=False, compare=False)
+    """The sum of `cost` while the outcomes are recorded; adding up all rows would be slow."""
 
     def __post_init__(self) -> None:
         self.grow_to(len(self.items))
@@ -211,6 +213,7 @@ class Columns(Generic[T, R]):
             length = len(self.status)
             self.cost = array("d", (0.0,)) * length
             self.tokens = array("q", (UNREPORTED,)) * length
+        self.finished_cost += cost - self.cost[row]
         self.tokens[row], self.cost[row] = tokens, cost
 
     def record(self, outcome: Outcome[T, R], stack: str | None = None) -> None:

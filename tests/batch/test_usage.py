@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import pickle
 import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
@@ -15,6 +16,7 @@ from ragasync import (
     AsyncDocumentProcessor,
     AsyncRetry,
     Estimate,
+    JobStopped,
     Journal,
     RateLimiter,
     Usage,
@@ -593,6 +595,70 @@ async def test_a_job_shows_its_usage_and_projects_its_cost():
     await job
     assert job.progress.projected_cost == pytest.approx(2.0)
     assert "of about" not in repr(job)
+
+
+@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize("in_parts", [False, True])
+async def test_reports_of_calls_in_flight_do_not_raise_the_projected_cost(batched, in_parts):
+    """They belong to items that are not finished."""
+
+    async def ask_early(given):
+        count = len(given) if batched else 1
+        for _ in range(2 if in_parts else 1):
+            note_usage(cost=count / (2 if in_parts else 1))
+        await asyncio.sleep(1)
+        return given
+
+    job = AsyncBatchProcessor(ask_early, 2, max_concurrency=20, batched=batched).start(
+        [1.0] * 120, on_current_loop=True
+    )
+    assert job.progress.projected_cost is None
+    await asyncio.sleep(0.5)
+    assert job.progress.cost > 0
+    assert job.progress.projected_cost is None
+    await asyncio.sleep(1)
+    assert job.progress.cost > job.progress.finished_cost > 0
+    assert job.progress.projected_cost == pytest.approx(120.0)
+    await job
+    assert job.progress.projected_cost == pytest.approx(120.0)
+
+
+async def test_the_projected_cost_is_never_less_than_what_was_spent():
+    """Failed attempts of an item that waits for its next one are spent, too."""
+
+    async def ask_badly(item):
+        note_usage(cost=0.5 if item else 10.0)
+        if not item:
+            raise ConnectionError("no answer")
+
+    retry = AsyncRetry(9, base_delay=100.0, jitter=None)
+    job = AsyncBatchProcessor(ask_badly, retry=retry, max_concurrency=1).start(
+        [1, 0, 1], on_current_loop=True
+    )
+    await asyncio.sleep(1)
+    assert (job.progress.cost, job.progress.finished_cost) == (11.0, 1.0)
+    assert job.progress.projected_cost == 11.0
+    job.cancel()
+    await job
+
+
+@pytest.mark.parametrize("bound", [{"max_tokens": 6}, {"max_cost": 0.6}, {"max_errors": 0}])
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_a_stopped_stream_says_what_was_done_and_paid(bound, ordered):
+    """Nothing else keeps it: a stream has no result."""
+
+    async def answer(item):
+        note_usage(tokens=2, cost=0.2)
+        if item == 2:
+            raise ValueError(item)
+
+    processor = AsyncBatchProcessor(answer, max_concurrency=1, retry_count=0, **bound)
+    with pytest.raises(JobStopped) as caught:
+        [outcome async for outcome in processor.stream(range(9), ordered=ordered)]
+    for stopped in (caught.value, pickle.loads(pickle.dumps(caught.value))):
+        assert (stopped.done, stopped.failed, stopped.tokens) == (2, 1, 6)
+        assert stopped.cost == pytest.approx(0.6)
+    assert processor.last_result is None
 
 
 async def test_a_summary_has_the_usage():

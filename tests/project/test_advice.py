@@ -231,9 +231,9 @@ CASES = [
         "for a in AsyncRetry(retry_on_result=bool).attempts():\n with a: a.set_result(0)",
     ),
     Case(
-        "must be passed in its `with` block: write `with attempt:` around",
-        "for a in AsyncRetry(retry_on_result=bool).attempts():\n a.set_result(0)",
-        "for a in AsyncRetry(retry_on_result=bool).attempts():\n with a: a.set_result(0)",
+        "pass count_tokens=, such as lambda item: len(encode(item))",
+        "AsyncBatchProcessor(str).estimate([1], price_per_million=2.0)",
+        "AsyncBatchProcessor(str).estimate([1], price_per_million=2.0, count_tokens=int)",
     ),
     # A journal.
     Case(
