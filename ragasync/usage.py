@@ -215,6 +215,7 @@ class UsageTotals:
         journal: the id of that journal; empty without one.
         on_report: called after each report, if somebody writes the usage down.
         on_reached: as given; it is dropped when it was called.
+        reached: the reason with which it was called, or None.
         lock: held while the numbers change.
     """
 
@@ -230,6 +231,7 @@ class UsageTotals:
         self.on_report: Callable[[], None] | None = None
         self._max_tokens, self._max_cost = max_tokens, max_cost
         self.on_reached = on_reached
+        self.reached: str | None = None
         self._surrounding: Callable[[Usage, Limiters], None] | None = None
         if within is not None:
             self._surrounding = within.add_covered
@@ -305,6 +307,7 @@ class UsageTotals:
         with self.lock:
             report, self.on_reached = self.on_reached, None
         if report is not None:
+            self.reached = reason
             report(reason)
 
 

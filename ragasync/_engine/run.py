@@ -192,12 +192,13 @@ class Run(Generic[T, R]):
         """
         Record what a journal has of the items that an early stop has left unread.
 
-        If no item is left then, as when the last one reached a budget, the run has not stopped
-        early.
+        If no item is left then, a budget that the last one reached has stopped nothing.
         """
+        controls = self._controls
         await self._scheduler.recall_rest()
-        if self._scheduler.is_drained and not self._recorder.unfinished(max_items):
-            self._controls.withdraw_stop()
+        is_whole = self._scheduler.is_drained and not self._recorder.unfinished(max_items)
+        if is_whole and controls.stopped_because == controls.usage.reached:
+            controls.withdraw_stop()
 
     async def close(self) -> None:
         """Close the source, timers and threads; an error of the source becomes the run's."""

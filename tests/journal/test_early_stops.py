@@ -99,3 +99,13 @@ async def test_an_item_in_back_off_is_left_by_a_stop():
     result = await processor.process(range(3))
     assert result.pending_count == 1
     assert "max_tokens" in result.stopped_because
+
+
+async def test_errors_that_stop_a_run_are_its_reason_even_if_no_item_is_left():
+    """The run ended because of them."""
+
+    async def fail(number: int) -> int:
+        raise TypeError("no")
+
+    result = await AsyncBatchProcessor(fail, max_errors=0).process([1])
+    assert result.stopped_because
