@@ -79,6 +79,10 @@ class AsyncBatchProcessor(Generic[T, R]):
     becomes the outcome of its item, and the other items go on. The processor holds settings only:
     it can be used again, also concurrently, from other loops and threads.
 
+    Go on with `process` (await it), `process_sync`, `start` (a `Job` with a live panel) or
+    `stream`; the result's `errors_dataframe()` shows what failed, and `retry_failed` runs only
+    that. `estimate` counts what a run would take, without a call.
+
     Example:
         >>> import asyncio
         >>> from ragasync import AsyncBatchProcessor, RateLimiter

@@ -46,6 +46,9 @@ class Job(Generic[T, R]):
     A job that is still running when the interpreter exits is cancelled: its calls get two seconds
     to clean up, its journal is closed, and a line on stderr says how much was done.
 
+    Go on with `progress`, `pause()`, `resume()`, `cancel()`, `max_concurrency` and `rate`; `result`
+    is the BatchResult so far, and `wait()` blocks for it in sync code.
+
     Example:
         >>> import time
         >>> from ragasync import AsyncBatchProcessor

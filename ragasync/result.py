@@ -42,6 +42,9 @@ class BatchResult(Generic[R]):
     item; `results` and `errors` have one entry per item, which is None for an item without a value
     or without an error.
 
+    Go on with `summary()`, `explain()` (why it was slow), `errors_dataframe()`, `to_dataframe()`,
+    `to_series()`, and `await retry_failed(processor)`, which runs only what is not done.
+
     Example:
         >>> from ragasync import AsyncBatchProcessor
         >>> result = AsyncBatchProcessor(int, retry_count=0).process_sync(["7", "seven"])

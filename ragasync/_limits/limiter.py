@@ -88,6 +88,10 @@ class RateLimiter:
     the queue. The limiter belongs to no loop: use the same one from several loops and threads,
     concurrently or in turn.
 
+    Pass it to a processor as `rate_limiter=`, or use it as below. `RateLimiter.per_minute` makes
+    the limits of requests and tokens that providers state, and `RateLimiter.at_most` a limit that
+    no window exceeds; `RedisRateLimiter` shares one between machines.
+
     Example:
         >>> from ragasync import RateLimiter, run_async
         >>> limiter = RateLimiter(rate=60, per=60.0, burst_size=2)  # 60 a minute

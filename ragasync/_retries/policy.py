@@ -97,6 +97,9 @@ class AsyncRetry:
     Giving up raises the last error itself, with a note on the attempts and the back-off.
     CancelledError, KeyboardInterrupt and SystemExit are never retried.
 
+    Use it as a decorator, by `await policy.call(...)`, for a block by `policy.attempts()`, or in a
+    processor by `retry=`; `policy.with_(...)` derives another one.
+
     Example:
         >>> from ragasync import AsyncRetry, run_async
         >>> replies = iter([503, 503, 200])

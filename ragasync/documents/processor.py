@@ -205,6 +205,10 @@ class AsyncDocumentProcessor:
     names the stage. Unchanged documents are skipped: the store has them with the same text, from
     the same stages.
 
+    Go on with `process`, `process_sync`, `start` (a `DocumentJob` with a live panel) or `stream`;
+    `ragasync.documents` has `documents_dataframe`, `chunks_dataframe` and `stages_dataframe` for
+    the result, and the store has `search`.
+
     Example:
         >>> from ragasync import AsyncDocumentProcessor
         >>> from ragasync.documents import MemoryStore

@@ -45,6 +45,8 @@ class Journal:
     it, the run stops with a JournalError; finished outcomes are in the result. The file must be on
     a local disk, like any SQLite database with a write-ahead log.
 
+    `to_dataframe()` reads it, also while a job writes to it.
+
     Example:
         >>> from ragasync import AsyncBatchProcessor, Journal
         >>> processor = AsyncBatchProcessor(str.upper, journal=Journal("run.sqlite"))

@@ -42,7 +42,8 @@ class SqliteStore(LocalStore):
     its vectors and refuses vectors of another one. Several processes may read and write it
     concurrently.
 
-    A file of an older version is refused: store its sources again in another file.
+    Go on with `search(text, k=10, where=...)`, `documents()`, `get(id)` and `delete(id)`. A file of
+    an older version is refused: store its sources again in another file.
 
     A subclass may override `upsert`, which `upsert_many` then calls for each document, and
     `fingerprint_of`, which `entry_of` and `entries_of` then ask whether a document is stored.
