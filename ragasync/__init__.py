@@ -38,8 +38,8 @@ this table true. The docstring of each package maps its files.
                             who cancelled a task; lazy tasks; our SQLite files; errors as text;
                             changed functions; note_usage, and what reports are counted for; items
                             from DataFrames; Estimate: the size of a run before it is made
-    errors clock arguments item_labels
-                            exceptions; clocks; checks of arguments; the index of a DataFrame
+    errors clock arguments
+                            exceptions; clocks; checks of arguments
     redact                  masks secrets in messages
     secret_patterns foreign_errors
                             the word lists and expressions; guarded access to foreign objects

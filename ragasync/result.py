@@ -13,7 +13,7 @@ from ragasync._outcomes.outcome import CANCELLED, DONE, FAILED, PENDING, Outcome
 from ragasync._outcomes.stats import NO_STATS, RunStats
 from ragasync.arguments import explains_arguments
 from ragasync.errors import as_exception
-from ragasync.journal.canonical import canonical_row
+from ragasync.journal.rows import canonical_row
 from ragasync.usage import Usage
 
 if TYPE_CHECKING:

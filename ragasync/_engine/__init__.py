@@ -7,8 +7,7 @@ The engine: workers that call a function for each item of one lazy source.
     run.py              execute, Run: opens a run, its workers and their fast path, closes it
     controls.py         RunControls: pause, resume, resize, rate, stop; how the run is
     scheduler.py        Scheduler: what a worker does next, who is woken, what interrupts
-    workers.py          WorkerPool: spawns, retires, cancels and wakes worker tasks
-    task_state.py       TaskState: what calls leave behind in a worker's task, and their usage
+    workers.py          WorkerPool: spawns, wakes and retires tasks; TaskState: what calls leave
     item_sources.py     ItemSource: checks and reads an iterable, or an async one, lazily
     item_queue.py       QueuedItems: items that callers push, or a task or thread that reads ahead
     batching.py         Batcher: fills calls by count, weight and time

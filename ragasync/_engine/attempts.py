@@ -12,7 +12,7 @@ from ragasync._engine.error_handling import ErrorHandler, halves
 from ragasync._engine.retry_queue import PendingCall
 from ragasync._engine.scheduler import Scheduler
 from ragasync._engine.workers import WorkerPool
-from ragasync._limits.weights import WeightError
+from ragasync._limits.bucket import WeightError
 from ragasync.clock import Clock
 from ragasync.errors import AttemptTimeout
 from ragasync.foreign_errors import is_a

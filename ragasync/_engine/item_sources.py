@@ -17,9 +17,8 @@ from ragasync._engine.item_queue import (
 )
 from ragasync.arguments import check_count
 from ragasync.clock import Clock
-from ragasync.dataframe_items import DataFrameLike, PandasRows, PolarsRows, labeled_items
+from ragasync.dataframe_items import DataFrameLike, Labels, PandasRows, PolarsRows, labeled_items
 from ragasync.errors import SourceFailed
-from ragasync.item_labels import Labels
 
 T = TypeVar("T")
 

@@ -20,8 +20,7 @@ from ragasync._engine.item_sources import SourceFactory
 from ragasync._engine.recorder import OutcomeSink, Recorder
 from ragasync._engine.run_journal import RunJournal, open_run_journal
 from ragasync._engine.scheduler import Scheduler
-from ragasync._engine.task_state import TaskState
-from ragasync._engine.workers import INTERRUPTED, WorkerPool
+from ragasync._engine.workers import INTERRUPTED, TaskState, WorkerPool
 from ragasync._reports.summary import duration
 from ragasync.clock import loop_clock
 from ragasync.error_text import TracebackArchive, add_note, describe

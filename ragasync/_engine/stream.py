@@ -15,9 +15,9 @@ from ragasync._outcomes.outcome import CallSuccess, Outcome, RecordSuccess
 from ragasync._reports.summary import counted
 from ragasync.cancellation import create_lazy_task
 from ragasync.clock import Heartbeat
+from ragasync.dataframe_items import Labels
 from ragasync.error_text import add_note, closing_lines, show_in_one_line
 from ragasync.errors import JobStopped
-from ragasync.item_labels import Labels
 from ragasync.settings import BatchSettings
 from ragasync.usage import NO_USAGE, Usage
 

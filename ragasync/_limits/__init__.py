@@ -2,11 +2,10 @@
 Limits: how many calls start per second, and how many run concurrently.
 
     limiter.py   RateLimiter, what other limiters must offer, checks of rates and pauses
-    weights.py   what a call takes from a limiter: checks, and the user's function
     combined.py  CombinedLimiter: all rate limits of a job, acquired in one step
     acquire.py   takes from several wait queues in one step; requeues, refunds, cancellation
     queue.py     WaitQueue: first come, first served, on any number of loops
-    bucket.py    the arithmetic of a token bucket, and of a window
+    bucket.py    the arithmetic of a token bucket, and of a window; weights of calls, checked
     adaptive.py  max_concurrency="auto": ConcurrencyLimit, ConcurrencyController
     samples.py   the latencies and errors by which a concurrency limit is judged
 

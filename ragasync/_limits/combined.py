@@ -16,7 +16,7 @@ from ragasync._limits.acquire import (
     requeue_if_paused,
     try_acquire_all,
 )
-from ragasync._limits.bucket import Bucket, smoothest_burst
+from ragasync._limits.bucket import Bucket, smoothest_burst, total_weight
 from ragasync._limits.limiter import (
     Correctable,
     Limiter,
@@ -26,7 +26,6 @@ from ragasync._limits.limiter import (
     check_rate,
 )
 from ragasync._limits.queue import Claims, Waiter, WaitQueue
-from ragasync._limits.weights import total_weight
 from ragasync.clock import current_time
 
 

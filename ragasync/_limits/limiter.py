@@ -10,9 +10,8 @@ from time import monotonic
 from typing import Final, Literal, Protocol, TypeAlias, runtime_checkable
 
 from ragasync._limits.acquire import acquire_all
-from ragasync._limits.bucket import Bucket, WindowBucket, smoothest_burst
+from ragasync._limits.bucket import Bucket, WindowBucket, check_weight, smoothest_burst
 from ragasync._limits.queue import LOCK, WaitQueue
-from ragasync._limits.weights import check_weight
 from ragasync.arguments import (
     check_number,
     check_positive,

@@ -19,9 +19,8 @@ from ragasync._outcomes.outcome import (
     Outcome,
     RecordSuccess,
 )
-from ragasync.dataframe_items import DataFrameRows
+from ragasync.dataframe_items import DataFrameRows, Labels
 from ragasync.error_text import ErrorText, closing_lines, error_text
-from ragasync.item_labels import Labels
 from ragasync.usage import Usage
 
 T = TypeVar("T")

@@ -14,8 +14,7 @@ from typing import Any, TypeVar
 from ragasync._outcomes.columns import EMPTY, Columns
 from ragasync._outcomes.misplaced import misplaced_item
 from ragasync._outcomes.outcome import CANCELLED, DONE, FAILED, PENDING
-from ragasync.dataframe_items import DataFrameRows
-from ragasync.item_labels import Labels
+from ragasync.dataframe_items import DataFrameRows, Labels
 
 T = TypeVar("T")
 

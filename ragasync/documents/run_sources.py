@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Any, Literal, TypeAlias, cast
 
-from ragasync.dataframe_items import LabeledItems
+from ragasync.dataframe_items import LabeledItems, Labels
 from ragasync.documents.dataframes import FrameSource, frame_documents
 from ragasync.documents.document_records import ProcessedDocument
 from ragasync.documents.models import Document, IdConflictError
@@ -35,7 +35,6 @@ from ragasync.documents.store import (
 )
 from ragasync.documents.unique_sources import OwnFiles, Taken, UniqueSources, claim_earlier
 from ragasync.foreign_errors import is_a
-from ragasync.item_labels import Labels
 
 Prune: TypeAlias = bool | Literal["force"]
 """Whether to delete documents of missing files; "force" also if a whole folder is missing."""

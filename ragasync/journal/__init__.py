@@ -4,8 +4,7 @@ The journal: every outcome of a job in one SQLite file, so that finished work is
     journal.py      Journal: the settings; JournalBinding: how one processor uses a journal
     session.py      JournalSession: one run's use of it; JournalReader; Writer: the writing thread
     serializers.py  values to bytes and back; values that would change are refused
-    rows.py         the key of an item; outcomes to rows and back; the rows as a DataFrame
-    canonical.py    data of items as text that is equal for equal data
+    rows.py         the key of an item, canonical text; outcomes to rows and back
     file.py         JournalFile: writes rows, and notices when the file is replaced or lost
     ownership.py    the job and the functions in the header; JournalLock: which run may write
 

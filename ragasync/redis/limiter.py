@@ -11,9 +11,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from ragasync._bridge.run_async import background_loop
-from ragasync._limits.bucket import smoothest_burst
+from ragasync._limits.bucket import check_weight, smoothest_burst
 from ragasync._limits.limiter import Unit, check_pause, check_rate, check_unit
-from ragasync._limits.weights import check_weight
 from ragasync.arguments import (
     check_number,
     check_positive,
