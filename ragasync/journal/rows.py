@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import datetime
+import json
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from sqlite3 import Connection
 from typing import TYPE_CHECKING, Any, TypeAlias
+from uuid import UUID
 from zlib import crc32
 
 from ragasync._outcomes.outcome import Outcome, Status
@@ -24,12 +28,6 @@ from ragasync.sqlite_file import convert_errors, corruption_error
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-import datetime
-import json
-from decimal import Decimal
-from uuid import UUID
 
 PLAIN = (str, int, float, bool, type(None))
 
