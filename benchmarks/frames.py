@@ -108,10 +108,10 @@ def inputs(size: int) -> dict[str, Any]:
     columns = {"id": numbers, "text": texts, "score": numbers / 7, "even": numbers % 2 == 0}
     frame = pd.DataFrame(columns | {"kind": kinds}, index=labels)
     return {
-        "a list of texts": frame["text"].tolist(),
-        "a Series of texts": frame["text"],
-        "a list of dicts": frame.to_dict("records"),
-        "a DataFrame": frame,
+        "ragasync, a list of texts": frame["text"].tolist(),
+        "ragasync, a Series of texts": frame["text"],
+        "ragasync, a list of dicts": frame.to_dict("records"),
+        "ragasync, a DataFrame": frame,
     }
 
 
@@ -121,7 +121,10 @@ def input_table(size: int, rounds: int) -> str:
     figures = in_turns(
         {name: partial(run_seconds, each, size) for name, each in items.items()}, rounds
     )
-    lists = {"a Series of texts": "a list of texts", "a DataFrame": "a list of dicts"}
+    lists = {
+        "ragasync, a Series of texts": "ragasync, a list of texts",
+        "ragasync, a DataFrame": "ragasync, a list of dicts",
+    }
     rows = [
         [name, figures[name], f"{figures[name].median - figures[lists.get(name, name)].median:.2f}"]
         for name in items

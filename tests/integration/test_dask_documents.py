@@ -262,7 +262,7 @@ async def test_documents_are_prepared_and_embedded_on_any_executor(
 async def test_an_embedder_on_workers_gets_batches_of_many_documents(
     executor: Executor, folder: Path, tmp_path: Path
 ):
-    """A call that failed is retried; usage that is noted on a worker has no effect."""
+    """A call that failed is retried; usage that is noted on a worker travels back."""
     calls, failed, here = tmp_path / "calls", tmp_path / "failed", os.getpid()
 
     def embed(texts: list[str]) -> list[list[float]]:
@@ -284,5 +284,7 @@ async def test_an_embedder_on_workers_gets_batches_of_many_documents(
         len(done.document.text) for done in result.results if done and done.document
     ]
     assert calls.read_text().splitlines() == ["50 True"] * 3
-    assert {done.tokens for done in result.results if done} == {None}
-    assert sum(stage.cost for stage in result.stats.stages) == 0
+    assert result.usage.requests >= 4  # the failed ones count, too
+    assert result.usage.tokens == 50 * result.usage.requests
+    assert sum(done.tokens or 0 for done in result.results if done) == result.usage.tokens
+    assert sum(stage.cost for stage in result.stats.stages) == result.usage.cost

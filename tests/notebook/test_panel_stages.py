@@ -54,7 +54,7 @@ async def test_a_running_job_shows_one_line_per_stage():
     job = started()
     await at(8.5)
     lines = shown(job)
-    usage = "tokens 40 · cost 0.40 of about 3.20"
+    usage = "tokens 40 · cost 0.40 of about 2.40"
     assert lines[1] == f"3 done · 2 failed · 0 retried · {usage} · 7 in flight"
     assert [re.split(r"\s{2,}", line.strip()) for line in lines[2:5]] == [
         ["load", "0 of 4 in flight", "12 documents", "19% busy"],
