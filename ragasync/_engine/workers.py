@@ -375,6 +375,7 @@ class TaskState:
             nodes = _nodes_above(self.usage, get_referents(self.mapping)[0])
             self.is_deep = nodes is None or len(nodes) > 1
             self.node = nodes[0] if nodes else None
+            del nodes  # it refers to the node, whose references are counted now
         self._counts = self._count_references()
 
     def _count_references(self) -> tuple[int, int, int]:

@@ -10,7 +10,7 @@ import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from typing import Any
 
 import pytest
@@ -23,6 +23,7 @@ from ragasync import (
     process_with_workers,
 )
 from ragasync.documents import Document
+from ragasync.testing import run_on_virtual_clock
 
 ITEMS = 12
 
@@ -579,3 +580,36 @@ def test_a_job_over_an_async_source_runs_where_tasks_are_eager():
         return [*result.results, *gathered]
 
     assert asyncio.run(main()) == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize("replaces", [False, True])
+def test_a_binding_is_seen_beside_a_copy_of_the_context_wherever_it_is_kept(batched, replaces):
+    """A context is a hash trie, so it depends on the addresses of variables which share a node."""
+    variables: list[ContextVar[object]] = []  # all are kept: each has an address of its own
+
+    def found_in(others: int) -> list[int]:
+        mark: ContextVar[object] = ContextVar("mark", default=None)
+        more: list[ContextVar[object]] = [ContextVar(f"other {n}") for n in range(others)]
+        variables.extend([mark, *more])
+        for variable in more:
+            variable.set(object())
+        if replaces:
+            mark.set(None)
+        tasks, found = [], []
+
+        async def call(given):
+            items = given if batched else [given]
+            if mark.get() is not None:
+                found.append(items[0])
+            if 2 in items:
+                tasks.append(asyncio.create_task(asyncio.sleep(0)))
+                mark.set(object())
+            return given
+
+        options = {"batch_size": 3, "max_concurrency": 1, "retry_count": 0, "batched": batched}
+        run_on_virtual_clock(AsyncBatchProcessor(call, **options).process(range(5)))
+        return found
+
+    found = [copy_context().run(found_in, layout % 40) for layout in range(200)]
+    assert [layout for layout in found if layout] == []
