@@ -156,6 +156,8 @@ class RecursiveSplitter:
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Start and end offsets of each chunk of a text, in order."""
         size, overlap = self.chunk_size, self.chunk_overlap
+        if not overlap:
+            return _plain_spans(text, size)
         return list(spans(text, lambda start: start + size, lambda cut: cut - overlap))
 
 
@@ -187,6 +189,35 @@ def spans(
                 start, end = fresh, alone
         cut = end
         yield start, start + len(text[start:cut].rstrip())
+
+
+def _plain_spans(text: str, size: int) -> list[tuple[int, int]]:
+    """
+    Find what `spans` finds for chunks of at most `size` characters without overlap.
+
+    With the default splitter every text passes here, so what `spans` asks its functions is written
+    out.
+    """
+    found: list[tuple[int, int]] = []
+    next_visible, rfind = _VISIBLE.search, text.rfind
+    stop, cut = len(text.rstrip()), 0
+    while cut < stop:
+        fresh = next_visible(text, cut).start()  # type: ignore[union-attr]  # `stop` is after it
+        start = rfind("\n", cut, fresh) + 1 or fresh
+        if fresh - start > size // 2:
+            start = fresh
+        if stop <= start + size:
+            cut = stop
+        else:
+            cut = _cut(text, start, fresh, start + size)
+            if start < fresh and _splits_word(text, cut) and not _splits_word(text, fresh):
+                # The indentation must not take the room of a word that fits without it.
+                alone = _end(text, fresh, fresh, min(fresh + size, stop), stop, None)
+                if not _splits_word(text, alone):
+                    start, cut = fresh, alone
+        ends_visibly = not text[cut - 1].isspace()
+        found.append((start, cut if ends_visibly else start + len(text[start:cut].rstrip())))
+    return found
 
 
 def _beginning(
@@ -251,12 +282,10 @@ def _cut(text: str, start: int, fresh: int, limit: int) -> int:
 
 def _at_blank_line(text: str, fresh: int, low: int, limit: int) -> int:
     """Return the last blank line, of those before a heading or top-level code if any, else -1."""
-    last = found = text.rfind("\n\n", low, limit + 2)
-    while found > fresh:
-        if text[found + 2 : found + 3] in ("#", "\n"):
-            return found
-        found = text.rfind("\n\n", low, found + 1)
-    return last
+    best = text.rfind("\n\n\n", low, limit + 3)
+    if "#" in text:
+        best = max(best, text.rfind("\n\n#", low, limit + 3))
+    return best if best > fresh else text.rfind("\n\n", low, limit + 2)
 
 
 def check_sizes(size: int, overlap: int, name: str = "chunk_size") -> None:

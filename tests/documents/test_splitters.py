@@ -14,6 +14,9 @@ from hypothesis import strategies as st
 
 from ragasync.documents import Document, RecursiveSplitter, SemanticTextSplitter
 from ragasync.documents.adapters import as_chunks
+
+# The general algorithm, which the fast way of the default splitter must agree with.
+from ragasync.documents.splitters import spans
 from ragasync.errors import MissingExtra
 
 # Pieces that splitters stumble over: every separator, long words, gaps, wide characters.
@@ -69,6 +72,13 @@ def test_chunks_without_overlap_share_nothing(text, chunk_size):
     """Each character is embedded once."""
     chunks = RecursiveSplitter(chunk_size)(text)
     assert all(a.end <= b.start for a, b in pairwise(chunks))
+
+
+@given(TEXTS, st.integers(1, 40))
+def test_chunks_without_overlap_are_those_of_the_general_algorithm(text, chunk_size):
+    """The default splitter takes a faster way to the same offsets."""
+    found = RecursiveSplitter(chunk_size).spans(text)
+    assert found == list(spans(text, lambda start: start + chunk_size, lambda cut: cut))
 
 
 @given(TEXTS, SIZES)
