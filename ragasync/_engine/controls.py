@@ -124,6 +124,9 @@ class InnerStages(Protocol):
     def source_ended(self) -> None:
         """Note that the run has read its last item, so that partial batches need not wait."""
 
+    def stop_early(self, because: str) -> None:
+        """Start no further call for which somebody pays: the run leaves items pending."""
+
     @property
     def stats(self) -> tuple[StageStats, ...]:
         """The statistics of each stage so far."""
@@ -305,6 +308,9 @@ class RunControls:
         self.live.set_interrupt("stop")
         self.live.cancel_calls(only_waiting=not cancel)
         self.live.notify(everyone=True)
+        # After an error of the source, the items that were read before it are still finished.
+        if self.inner is not None and self.stopped_early and self.error is None:
+            self.inner.stop_early(self.stopped_because or "")
 
     def withdraw_stop(self) -> None:
         """Forget an early stop that left no item without an outcome."""

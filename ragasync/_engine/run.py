@@ -61,7 +61,9 @@ async def execute(
     """
     run: Run[T, R] | None = None
     settings, setup = controls.settings, controls.setup
-    clock = loop_clock(asyncio.get_running_loop())
+    loop = asyncio.get_running_loop()
+    controls.begin(loop)
+    clock = loop_clock(loop)
     started_at = clock()
     try:
         async with AsyncExitStack() as stack:
@@ -140,7 +142,6 @@ class Run(Generic[T, R]):
         loop = asyncio.get_running_loop()
         self._clock = loop_clock(loop)
         self._controls, self._recorder = controls, recorder
-        controls.begin(loop)
         self._context = copy_context()
         self._context.run(current_run.set, controls)
         self._pool = WorkerPool(

@@ -105,7 +105,6 @@ class Pipeline:
         self._run, self._loop = run, asyncio.get_running_loop()
         self.controls.attach_run(run)
         async with AsyncExitStack() as stack:
-            run.usage.on_reached = self._on_budget_reached
             if config.prepare_block is not None:
                 self._blocks = await self._open_threads(stack, config.prepare_block)
             else:
@@ -154,7 +153,7 @@ class Pipeline:
         stage: RequestBatcher[Any, Any] = RequestBatcher(
             settings,
             no_more_expected=no_more_expected,
-            on_early_stop=self._stop_early,
+            on_early_stop=self.stop_early,
             on_resize=self.controls.resize_room,
             usage=UsageTotals(within=self._run.usage),
             **{"max_wait": STORE_MAX_WAIT} if name == "store" else {},
@@ -247,9 +246,11 @@ class Pipeline:
             return self._sources.note_done(source, done)
         except StageFailure as failure:
             self._sources.note_failed(failure.error)
-            if (skipped := self._config.skip_policy.skipped(source, failure)) is None:
-                raise
-            return self._sources.note_done(source, skipped)
+            if (skipped := self._config.skip_policy.skipped(source, failure)) is not None:
+                return self._sources.note_done(source, skipped)
+            if failure.stage == "load":
+                self._defer_if_stopped(failure)
+            raise
         except JobStopped as stopped:
             if self._stopped_early:
                 raise DocumentDeferred(*stopped.args) from stopped
@@ -448,9 +449,11 @@ class Pipeline:
 
         Raises:
             StageFailure: the preparation of the document failed.
+            DocumentDeferred: it failed after the run had stopped.
         """
         if prepared.failure is not None:
             if is_a(prepared.failure, StageFailure):
+                self._defer_if_stopped(prepared.failure)
                 note_place(prepared.failure.error, prepared.failure.stage, _name_of(source))
             raise prepared.failure
         if prepared.unchanged:
@@ -617,27 +620,25 @@ class Pipeline:
 
     # ── early stops and warnings ──────────────────────────────────────────────────────────────
 
-    def _on_budget_reached(self, reason: str) -> None:
-        """Stop the run, from whatever thread the last usage was reported in."""
-        assert self._loop is not None  # nothing is used before the run
-        try:
-            is_here = asyncio.get_running_loop() is self._loop
-        except RuntimeError:
-            is_here = False
-        if is_here:
-            self._stop_early(reason)
-        else:
-            self._loop.call_soon_threadsafe(self._stop_early, reason)
-
-    def _stop_early(self, reason: str) -> None:
+    def stop_early(self, because: str) -> None:
         """Begin no further document and no further call of the embedder."""
         if self._stopped_early:
             return
         self._stopped_early = True
         if self._run is not None:
-            self._run.stop(reason)
+            self._run.stop(because)
         if (embed := self._stages.get("embed")) is not None:
-            embed.run.stop(reason)
+            embed.run.stop(because)
+
+    def _defer_if_stopped(self, failure: StageFailure) -> None:
+        """
+        Leave a document pending whose preparation failed after an early stop.
+
+        Documents are prepared in blocks, ahead of the embedder: once `max_errors` is exceeded, the
+        rest of the block is not counted as failed as well.
+        """
+        if self._stopped_early:
+            raise DocumentDeferred("the run has stopped") from failure
 
     async def _check_embedder(self) -> None:
         """Refuse the run if the store holds vectors of another embedder; warn of doubts."""
