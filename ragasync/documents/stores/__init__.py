@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import json
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, overload
@@ -139,11 +138,42 @@ class StoredRows(Protocol):
         """Hits of a search among the chunks that match a condition."""
 
 
-class LocalStore(ABC):
+class Backend(Protocol):
+    """The file or folder of a store, which threads and processes may use concurrently."""
+
+    path: str
+
+    def reading(self) -> AbstractContextManager[StoredRows]:
+        """Transaction that sees one state of the store."""
+
+    def searching(self) -> AbstractContextManager[StoredRows]:
+        """Transaction like `reading`, before a search."""
+
+    def writing(self) -> AbstractContextManager[StoredRows]:
+        """Transaction that is committed completely or not at all."""
+
+    def columns_of(self, document: Document, chunks: Sequence[Chunk], fingerprint: str, /) -> Any:
+        """Values of the columns of a document and its chunks, without their vectors."""
+
+    def write(self, documents: Sequence[StorableDocument], given: StoredEmbedder) -> list[Result]:
+        """Write documents in one transaction, and return the error of each, or None."""
+
+    def is_of_one_document(self, error: StoreError, /) -> bool:
+        """Whether an error is about a document, and not about the file or folder."""
+
+    def check_writable(self) -> None:
+        """Raise StoreNotWritable if it is read-only; it is opened again to find out."""
+
+    def close(self) -> None:
+        """Close it; calling it again has no effect, other methods raise a StoreError."""
+
+
+class LocalStore:
     """The methods of SqliteStore, MemoryStore and LanceStore."""
 
-    def __init__(self, path: str, embedder: Embed | None) -> None:
-        self._given = path
+    def __init__(self, path: str, file: Backend, embedder: Embed | None) -> None:
+        self._given, self.path = path, file.path  # a notebook may change its folder
+        self._file = file
         self._query = QueryEmbedder(embedder)
         self._known_keys: set[str] = set()
 
@@ -212,7 +242,7 @@ class LocalStore(ABC):
             try:
                 self.upsert(document, chunks, embeddings, **names)
             except Exception as error:
-                if isinstance(error, StoreError) and not self._is_of_one_document(error):
+                if isinstance(error, StoreError) and not self._file.is_of_one_document(error):
                     raise
                 results.append(error)
             else:
@@ -221,14 +251,14 @@ class LocalStore(ABC):
 
     def fingerprint_of(self, document_id: str) -> str | None:
         """Fingerprint that a document was stored with, or None if it is not stored."""
-        with self._reading() as rows:
+        with self._file.reading() as rows:
             entry = rows.entries([document_id]).get(document_id)
         return None if entry is None else entry.fingerprint
 
     def get(self, document_id: str) -> StoredDocument | None:
         """A stored document with its chunks, or None if it is not stored."""
         _check_id(document_id, "get")
-        with self._reading() as rows:
+        with self._file.reading() as rows:
             return rows.document(document_id)
 
     def documents(self, where: Filter | None = None) -> StoredDocuments:
@@ -246,7 +276,7 @@ class LocalStore(ABC):
             TypeError: If `where` is not a dict, or has a value that metadata cannot have.
         """
         condition = condition_of(where)
-        with self._reading() as rows:
+        with self._file.reading() as rows:
             return selected(rows.documents(), condition, rows.known_keys)
 
     @overload
@@ -276,7 +306,7 @@ class LocalStore(ABC):
             )
         if document_id is not None:
             _check_id(document_id, "delete")
-            with self._writing() as rows:
+            with self._file.writing() as rows:
                 return rows.delete([document_id])
         condition = condition_of(where)
         if condition is None or holds_always(condition):
@@ -284,7 +314,7 @@ class LocalStore(ABC):
                 f"delete needs at least one condition, got where={where!r}, which holds of every "
                 "document: to start again, open another store"
             )
-        with self._writing() as rows:
+        with self._file.writing() as rows:
             found = selected(rows.documents(), condition, rows.known_keys)
             rows.delete([each.id for each in found])
         return len(found)
@@ -325,10 +355,10 @@ class LocalStore(ABC):
             IdConflictError: If another document has, or would get, one of the new ids.
         """
         while True:
-            with self._reading() as rows:
+            with self._file.reading() as rows:
                 stored, scheme = rows.ids(), rows.id_scheme()
             change = relocation(stored, scheme, old, new)
-            with self._writing() as rows:
+            with self._file.writing() as rows:
                 if rows.ids() != stored:
                     continue  # another thread or process has written in between
                 rows.relocate(change)
@@ -344,7 +374,7 @@ class LocalStore(ABC):
         """
         if self._overrides("fingerprint_of") and self.fingerprint_of(document_id) is None:
             return None
-        with self._reading() as rows:
+        with self._file.reading() as rows:
             return rows.entries([document_id]).get(document_id)
 
     def entries_of(self, document_ids: Sequence[str]) -> dict[str, StoredEntry]:
@@ -356,12 +386,12 @@ class LocalStore(ABC):
         if self._overrides("entry_of", "fingerprint_of"):
             entries = ((id_, self.entry_of(id_)) for id_ in document_ids)
             return {id_: entry for id_, entry in entries if entry is not None}
-        with self._reading() as rows:
+        with self._file.reading() as rows:
             return rows.entries(document_ids)
 
     def with_fingerprints(self, fingerprints: Sequence[str]) -> list[StoredId]:
         """Documents that were stored with any of these fingerprints."""
-        with self._reading() as rows:
+        with self._file.reading() as rows:
             return rows.ids_with(fingerprints)
 
     def update_metadata(self, metadata: Mapping[str, Mapping[str, object]]) -> None:
@@ -374,17 +404,17 @@ class LocalStore(ABC):
         Raises:
             TypeError: If it is not plain data.
         """
-        with self._writing() as rows:
+        with self._file.writing() as rows:
             rows.write_metadata(metadata)
 
     def id_scheme(self) -> IdScheme | None:
         """Form of the ids of files, or None while no document of a file is stored."""
-        with self._reading() as rows:
+        with self._file.reading() as rows:
             return rows.id_scheme()
 
     def remember_id_scheme(self, scheme: IdScheme) -> None:
         """Store the form of the ids of files."""
-        with self._writing() as rows:
+        with self._file.writing() as rows:
             rows.write_id_scheme(scheme)
 
     @explains_arguments
@@ -433,7 +463,7 @@ class LocalStore(ABC):
         """
         check_search(mode, k, min_score)
         condition = condition_of(where)
-        with self._searching() as rows:
+        with self._file.searching() as rows:
             stored = rows.embedder()
             unknown = self._unknown_keys(rows, condition)
             known = rows.known_keys() if unknown else ()
@@ -443,7 +473,7 @@ class LocalStore(ABC):
             return Hits(query=text)
         # Outside the lock: an embedder may be a slow service.
         search = search_for(text, k, mode, min_score, vector, self._query, stored)
-        with self._reading() as rows:
+        with self._file.reading() as rows:
             return rows.search(search, condition)
 
     @property
@@ -461,7 +491,7 @@ class LocalStore(ABC):
 
     def stored_embedder(self) -> StoredEmbedder | None:
         """Embedder of the stored vectors; None while there are none."""
-        with self._reading() as rows:
+        with self._file.reading() as rows:
             return rows.embedder()
 
     def rename_embedder(self, before: StoredEmbedder, name: str, identity: str) -> None:
@@ -471,7 +501,7 @@ class LocalStore(ABC):
         Raises:
             EmbedderMismatch: If the store has the vectors of another embedder by now.
         """
-        with self._writing() as rows:
+        with self._file.writing() as rows:
             check_embedder(rows.embedder(), before)
             rows.write_embedder(StoredEmbedder(name, before.dimension, identity))
 
@@ -491,7 +521,7 @@ class LocalStore(ABC):
             For each text its vector as the embedder made it, or None if no chunk with this text by
             this embedder is stored.
         """
-        with self._reading() as rows:
+        with self._file.reading() as rows:
             return rows.vectors_of(embedder, texts)
 
     def sources_within(self, prefix: str) -> list[tuple[str, str]]:
@@ -502,7 +532,7 @@ class LocalStore(ABC):
             prefix: The prefix, character by character: end a folder with its separator, or "/docs"
                 is a prefix of "/docs-old/a.md" too.
         """
-        with self._reading() as rows:
+        with self._file.reading() as rows:
             stored = rows.files()
         return [(document_id, file) for document_id, file in stored if file.startswith(prefix)]
 
@@ -516,7 +546,7 @@ class LocalStore(ABC):
         """
         import pandas as pd
 
-        with self._reading() as stored:
+        with self._file.reading() as stored:
             rows = list(stored.chunk_rows())
         frame = pd.DataFrame([row[:6] for row in rows], columns=list(_COLUMNS)).astype(_DTYPES)
         metadata = [json.loads(of_document) | json.loads(own) for *_, of_document, own in rows]
@@ -524,10 +554,9 @@ class LocalStore(ABC):
 
     def __len__(self) -> int:
         """Number of chunks."""
-        with self._reading() as rows:
+        with self._file.reading() as rows:
             return rows.count()[1]
 
-    @abstractmethod
     def check_writable(self) -> None:
         """
         Raise an error if the store is read-only; it is opened again to find out.
@@ -535,10 +564,11 @@ class LocalStore(ABC):
         Raises:
             StoreNotWritable: If the file, or its folder, is not writable.
         """
+        self._file.check_writable()
 
-    @abstractmethod
     def close(self) -> None:
         """Close the store. Any other use afterwards is a StoreError; closing again does nothing."""
+        self._file.close()
 
     def __enter__(self) -> Self:
         """The store itself."""
@@ -550,7 +580,7 @@ class LocalStore(ABC):
 
     def __repr__(self) -> str:
         try:
-            with self._reading() as rows:
+            with self._file.reading() as rows:
                 documents, chunks = rows.count()
                 stored = rows.embedder()
         except StoreError as error:
@@ -564,30 +594,6 @@ class LocalStore(ABC):
         then = "search(text), get(id), documents(), to_dataframe()"
         return object_html(self, [("path", self._given), ("call next", then)])
 
-    @abstractmethod
-    def _reading(self) -> AbstractContextManager[StoredRows]:
-        """Transaction that sees one state of the store."""
-
-    @abstractmethod
-    def _writing(self) -> AbstractContextManager[StoredRows]:
-        """Transaction that is committed completely or not at all."""
-
-    @abstractmethod
-    def _columns_of(self, document: Document, chunks: Sequence[Chunk], fingerprint: str) -> Any:
-        """Values of the columns of a document and its chunks, without their vectors."""
-
-    @abstractmethod
-    def _write(self, documents: Sequence[StorableDocument], given: StoredEmbedder) -> list[Result]:
-        """Write documents in one transaction, and return the error of each, or None."""
-
-    @abstractmethod
-    def _is_of_one_document(self, error: StoreError) -> bool:
-        """Whether an error is about a document, and not about the file or folder."""
-
-    def _searching(self) -> AbstractContextManager[StoredRows]:
-        """Transaction like `_reading`, before a search."""
-        return self._reading()
-
     def _upsert(self, requests: Sequence[StoreRequest], given: StoredEmbedder) -> list[Result]:
         """Write documents in one transaction; each that cannot be stored fails alone."""
         results: list[Result] = [None] * len(requests)
@@ -598,7 +604,7 @@ class LocalStore(ABC):
             except Exception as error:  # of this document
                 results[place] = error
         if prepared:
-            written = self._write(list(prepared.values()), given)
+            written = self._file.write(list(prepared.values()), given)
             for place, result in zip(prepared, written, strict=True):
                 results[place] = result
         return results
@@ -611,7 +617,7 @@ class LocalStore(ABC):
             for text in (document.id, document.source, document.file, fingerprint):
                 if isinstance(text, str):  # the store refuses other types
                     text.encode()
-            columns = self._columns_of(document, chunks, fingerprint)
+            columns = self._file.columns_of(document, chunks, fingerprint)
         except UnicodeEncodeError as error:
             explain_surrogate(error)
             raise

@@ -13,10 +13,9 @@ from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ragasync.arguments import explains_arguments
-from ragasync.documents.models import Chunk, Document
 from ragasync.documents.store import (
     RunRefused,
     StoredEmbedder,
@@ -71,51 +70,8 @@ class LanceStore(LocalStore):
     """
 
     def __init__(self, path: str | os.PathLike[str], embedder: Embed | None = None) -> None:
-        super().__init__(os.fspath(path), embedder)
-        self.path = os.path.abspath(path)  # noqa: PTH100  # a link stays one
-        self._folder = LanceFolder(self.path)
-        self._entries = StoredEntries()
-
-    def check_writable(self) -> None:
-        """Raise an error if the folder is read-only."""
-        self._folder.check_writable()
-
-    def close(self) -> None:
-        """Close the store; calling it again has no effect, other methods raise a StoreError."""
-        self._folder.close()
-
-    @contextmanager
-    def _reading(self) -> Iterator[LanceRows]:
-        with self._folder.reading() as table:
-            yield LanceRows(table, self.path, self._entries)
-
-    def _searching(self) -> AbstractContextManager[LanceRows]:
-        """Read from the newest version of the table, compacted if a search would be slow."""
-        self._folder.compact_for_searches()
-        return self._reading()
-
-    @contextmanager
-    def _writing(self) -> Iterator[LanceRows]:
-        with self._folder.writing() as table:
-            yield LanceRows(table, self.path, self._entries)
-
-    def _columns_of(self, document: Document, chunks: Sequence[Chunk], fingerprint: str) -> Any:
-        return columns_of(document, chunks, fingerprint)
-
-    def _write(self, documents: Sequence[StorableDocument], given: StoredEmbedder) -> list[Result]:
-        rows, results = as_rows_of_each([each.columns for each in documents])
-        fit = [place for place, result in enumerate(results) if result is None]
-        if rows is None:
-            return results
-        with self._folder.writing(rows.num_rows) as table:
-            lance_rows = LanceRows(table, self.path, self._entries)
-            written = lance_rows.write([documents[place] for place in fit], rows, given)
-        for place, result in zip(fit, written, strict=True):
-            results[place] = result
-        return results
-
-    def _is_of_one_document(self, error: StoreError) -> bool:
-        return isinstance(error, RunRefused)
+        full = os.path.abspath(path)  # noqa: PTH100  # a link stays one
+        super().__init__(os.fspath(path), LanceFolder(full), embedder)
 
 
 _NAME = "ragasync_chunks"
@@ -180,23 +136,49 @@ class LanceFolder:
         self._may_be_slow = True  # a process that died has compacted nothing
         self._lock_file = str(Path(path) / "ragasync.lock")
         self._is_read_only = False
+        self._entries = StoredEntries()
         with clear_lance_errors(path):
             self._table: LanceTable | None = self._open()
 
-    @contextmanager
-    def reading(self) -> Iterator[LanceTable]:
-        """Context manager for a read from the newest version of the table."""
-        with clear_lance_errors(self.path):
-            yield self._opened()
+    columns_of = staticmethod(columns_of)
 
     @contextmanager
-    def writing(self, rows: int = 0) -> Iterator[LanceTable]:
+    def reading(self) -> Iterator[LanceRows]:
+        """Context manager for a read from the newest version of the table."""
+        with clear_lance_errors(self.path):
+            yield LanceRows(self._opened(), self.path, self._entries)
+
+    def searching(self) -> AbstractContextManager[LanceRows]:
+        """Read from the newest version of the table, compacted if a search would be slow."""
+        if self._may_be_slow and not self._is_read_only:
+            with self._lock, clear_lance_errors(self.path):
+                self._compact_if_slow(self._opened())
+        return self.reading()
+
+    def write(self, documents: Sequence[StorableDocument], given: StoredEmbedder) -> list[Result]:
+        """Write documents in one commit; each that cannot be stored fails alone."""
+        rows, results = as_rows_of_each([each.columns for each in documents])
+        fit = [place for place, result in enumerate(results) if result is None]
+        if rows is None:
+            return results
+        with self.writing(rows.num_rows) as stored:
+            written = stored.write([documents[place] for place in fit], rows, given)
+        for place, result in zip(fit, written, strict=True):
+            results[place] = result
+        return results
+
+    def is_of_one_document(self, error: StoreError) -> bool:
+        """Whether an error of writing is about a document, and not about the folder."""
+        return isinstance(error, RunRefused)
+
+    @contextmanager
+    def writing(self, rows: int = 0) -> Iterator[LanceRows]:
         """Context manager for a commit of a number of rows, with the write lock held."""
         if self._is_read_only:
             raise self._not_writable()
         with self._lock, clear_lance_errors(self.path), file_lock(self._lock_file):
             table = self._opened()
-            yield table
+            yield LanceRows(table, self.path, self._entries)
             self._may_be_slow = True
             self._commits += 1
             self._rows_written += rows
@@ -223,12 +205,6 @@ class LanceFolder:
             f"the store {self.path!r} is read-only: make its "
             "folder and all in it writable, or write to a copy"
         )
-
-    def compact_for_searches(self) -> None:
-        """Compact the table if a search would be slow otherwise."""
-        if self._may_be_slow and not self._is_read_only:
-            with self._lock, clear_lance_errors(self.path):
-                self._compact_if_slow(self._opened())
 
     def close(self) -> None:
         """Compact the table if needed, and close it; calling it again has no effect."""

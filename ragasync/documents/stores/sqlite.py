@@ -9,10 +9,8 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import timedelta
-from typing import Any
 
 from ragasync.arguments import check_seconds, explains_arguments
-from ragasync.documents.models import Chunk, Document
 from ragasync.documents.store import StoredEmbedder, StoreError, StoreNotWritable
 from ragasync.documents.stores import LocalStore
 from ragasync.documents.stores.requests import Embed, Result, StorableDocument
@@ -75,60 +73,9 @@ class SqliteStore(LocalStore):
         *,
         timeout: float | timedelta = 10.0,
     ) -> None:
-        super().__init__(os.fspath(path), embedder)
-        # A notebook may change its folder; a link stays one.
-        self.path = self._given if path == ":memory:" else os.path.abspath(self._given)  # noqa: PTH100
-        self._matrix = VectorMatrix()
-        self._file = StoreFile(self.path, check_seconds("timeout", timeout))
-
-    def check_writable(self) -> None:
-        """
-        Raise an error if the file is read-only; it is opened again to find out.
-
-        Raises:
-            StoreNotWritable: If the file or its folder is not writable.
-        """
-        self._file.check_writable()
-
-    def close(self) -> None:
-        """Close the file. Any other use afterwards is a StoreError; closing again has no effect."""
-        self._file.close()
-
-    @contextmanager
-    def _reading(self) -> Iterator[SqliteRows]:
-        with self._file.reading() as db:
-            yield SqliteRows(db, self._matrix)
-
-    @contextmanager
-    def _writing(self) -> Iterator[SqliteRows]:
-        with self._file.writing() as db:
-            yield SqliteRows(db, self._matrix)
-
-    def _columns_of(self, document: Document, chunks: Sequence[Chunk], fingerprint: str) -> Any:
-        return columns_of(document, chunks, fingerprint)
-
-    def _write(self, documents: Sequence[StorableDocument], given: StoredEmbedder) -> list[Result]:
-        try:
-            with self._writing() as rows:
-                return rows.write(documents, given)
-        except Exception as error:
-            if not is_of_one_document(error):
-                raise
-        # Which document has the bad value is only known when each is written by itself.
-        results: list[Result] = []
-        with self._writing() as rows:
-            for each in documents:
-                try:
-                    with self._file.converting_errors(), rows.savepoint():
-                        results += rows.write([each], given)
-                except Exception as error:
-                    if not is_of_one_document(error):
-                        raise
-                    results.append(error)
-        return results
-
-    def _is_of_one_document(self, error: StoreError) -> bool:
-        return is_of_one_document(error)
+        name = os.fspath(path)
+        full = name if name == ":memory:" else os.path.abspath(name)  # noqa: PTH100  # a link stays one
+        super().__init__(name, StoreFile(full, check_seconds("timeout", timeout)), embedder)
 
 
 @explains_arguments
@@ -254,32 +201,59 @@ class StoreFile:
         self._status: os.stat_result | None = None
         self._reader: sqlite3.Connection | None = None
         self._is_closed = False
+        self._matrix = VectorMatrix()
         self._connection = self._open()
 
+    columns_of = staticmethod(columns_of)
+    is_of_one_document = staticmethod(is_of_one_document)
+
     @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
+    def reading(self) -> Iterator[SqliteRows]:
         """Transaction that sees one state of the file."""
-        with self.converting_errors(), self._read_lock:
+        with self._converting_errors(), self._read_lock:
             reader = self._reader = self._reader or self._open_reader()
             if reader is not None:
                 with transaction(reader, "BEGIN"):
-                    yield reader
+                    yield SqliteRows(reader, self._matrix)
                 return
-        with self._transaction("BEGIN") as connection:
-            yield connection
+        with self._transaction("BEGIN") as rows:
+            yield rows
+
+    searching = reading
 
     @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
+    def writing(self) -> Iterator[SqliteRows]:
         """Transaction that is committed completely or not at all."""
         try:
-            with self._transaction("BEGIN IMMEDIATE") as connection:
-                yield connection
+            with self._transaction("BEGIN IMMEDIATE") as rows:
+                yield rows
         except StoreError as error:
             if not is_read_only(error.__cause__):
                 raise
             raise StoreNotWritable(*error.args) from error.__cause__
 
-    def converting_errors(self) -> AbstractContextManager[None]:
+    def write(self, documents: Sequence[StorableDocument], given: StoredEmbedder) -> list[Result]:
+        """Write documents in one transaction; each that cannot be stored fails alone."""
+        try:
+            with self.writing() as rows:
+                return rows.write(documents, given)
+        except Exception as error:
+            if not is_of_one_document(error):
+                raise
+        # Which document has the bad value is only known when each is written by itself.
+        results: list[Result] = []
+        with self.writing() as rows:
+            for each in documents:
+                try:
+                    with self._converting_errors(), rows.savepoint():
+                        results += rows.write([each], given)
+                except Exception as error:
+                    if not is_of_one_document(error):
+                        raise
+                    results.append(error)
+        return results
+
+    def _converting_errors(self) -> AbstractContextManager[None]:
         """Convert SQLite's errors into StoreError, with advice."""
         return convert_errors(self.path, STORE, self._timeout)
 
@@ -368,12 +342,12 @@ class StoreFile:
             self._connection = self._open()
 
     @contextmanager
-    def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, begin: str) -> Iterator[SqliteRows]:
         """Transaction on the writing connection, of one thread at a time."""
-        with self._lock, self.converting_errors():
+        with self._lock, self._converting_errors():
             self._reopen_if_changed()
             with transaction(self._connection, begin):
-                yield self._connection
+                yield SqliteRows(self._connection, self._matrix)
             if begin != "BEGIN" and self._status is not None:
                 self._status = self._checked_status(self._status)
 

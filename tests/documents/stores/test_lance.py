@@ -85,7 +85,8 @@ def files(path, folder="data"):
 
 def fragments(store):
     """Number of files that a search reads."""
-    with store._folder.reading() as table:
+    with store._file.reading() as rows:
+        table = rows._table
         return table.stats()["fragment_stats"]["num_fragments"]
 
 
@@ -238,7 +239,8 @@ def test_of_two_processes_one_may_be_killed(path):
 
 def unindexed(store):
     """Number of rows that a keyword search reads one by one."""
-    with store._folder.reading() as table:
+    with store._file.reading() as rows:
+        table = rows._table
         [index] = table.list_indices()
         return table.index_stats(index.name).num_unindexed_rows
 

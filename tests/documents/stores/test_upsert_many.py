@@ -336,8 +336,8 @@ def test_readers_do_not_wait_for_a_transaction_of_this_store(tmp_path):
         is_writing, may_commit = threading.Event(), threading.Event()
 
         def write():
-            with store._file.writing() as db:
-                db.execute("UPDATE documents SET fingerprint = 'second'")
+            with store._file.writing() as rows:
+                rows._db.execute("UPDATE documents SET fingerprint = 'second'")
                 is_writing.set()
                 assert may_commit.wait(30)
 
