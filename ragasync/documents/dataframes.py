@@ -280,7 +280,6 @@ def chunks_dataframe(result_or_store: RunResult | Tabled) -> pd.DataFrame:
     import pandas as pd
 
     rows = list(_chunks(columns))
-    sources = [pd.NA if each.source is None else each.source for _, each, _, _ in rows]
     vectors = [None if each.embeddings is None else each.embeddings[at] for _, each, at, _ in rows]
     metadata = [
         {**(each.document.metadata if each.document else {}), **chunk.metadata}
@@ -290,7 +289,7 @@ def chunks_dataframe(result_or_store: RunResult | Tabled) -> pd.DataFrame:
         {
             "index": DataFrameBuilder(columns, [row for row, *_ in rows]).index_column(),
             "document_id": string_array([each.id for _, each, _, _ in rows]),
-            "source": string_array(sources),
+            "source": string_array([each.source for _, each, _, _ in rows]),
             "ordinal": number_array([ordinal for *_, ordinal, _ in rows], "int64"),
             "start": number_array([chunk.start for *_, chunk in rows], "int64"),
             "end": number_array([chunk.end for *_, chunk in rows], "int64"),

@@ -87,10 +87,7 @@ class Hit:
     @property
     def headings(self) -> list[str]:
         """Titles of all headings above it or in it."""
-        titles = self.metadata.get("headings")
-        if not isinstance(titles, list | tuple):
-            return []
-        return [title for title in titles if isinstance(title, str)]
+        return titles_of(self.metadata)
 
     def __repr__(self) -> str:
         place = f"{self.document_id!r} {self.start}:{self.end}"
@@ -166,10 +163,10 @@ class Hits(list[Hit]):
         return pd.DataFrame(
             {
                 "score": number_array([hit.score for hit in self], "float64"),
-                "vector_score": _scores([hit.vector_score for hit in self]),
-                "keyword_score": _scores([hit.keyword_score for hit in self]),
+                "vector_score": number_array([hit.vector_score for hit in self], "float64"),
+                "keyword_score": number_array([hit.keyword_score for hit in self], "float64"),
                 "document_id": string_array([hit.document_id for hit in self]),
-                "source": string_array([_or_missing(hit.source) for hit in self]),
+                "source": string_array([hit.source for hit in self]),
                 **place_columns(metadata),
                 "headings": object_column([hit.headings for hit in self]),
                 "start": number_array([hit.start for hit in self], "int64"),
@@ -208,10 +205,8 @@ def place_columns(metadata: Sequence[Mapping[str, object]]) -> dict[str, Any]:
     for name in _PLACES:
         numbers = [_whole_number(each.get(name)) for each in metadata]
         places[name] = number_array(numbers, "Int64")
-    headings = (each.get("heading") for each in metadata)
-    places["heading"] = string_array(
-        [_or_missing(heading if isinstance(heading, str) else None) for heading in headings]
-    )
+    headings = [each.get("heading") for each in metadata]
+    places["heading"] = string_array([one if isinstance(one, str) else None for one in headings])
     return places
 
 
@@ -242,18 +237,8 @@ def _row(hit: Hit) -> str:
     )
 
 
-def _scores(scores: Sequence[float | None]) -> pd.api.extensions.ExtensionArray:
-    return number_array([float("nan") if one is None else one for one in scores], "float64")
-
-
 def _whole_number(value: object) -> int | None:
     return value if type(value) is int else None
-
-
-def _or_missing(text: str | None) -> object:
-    import pandas as pd
-
-    return pd.NA if text is None else text
 
 
 Filter: TypeAlias = Mapping[str, object]
@@ -435,8 +420,12 @@ def matches(
     """Return whether a condition holds of one chunk, whose metadata overrides its document's."""
     chunk = document_id, source, of_document, of_chunk
     match condition:
+        case Comparison("id"):
+            return condition.holds(document_id)
+        case Comparison("source"):
+            return condition.holds(source)
         case Comparison(key):
-            if condition.holds(_value_of(key, *chunk)):
+            if condition.holds(of_chunk[key] if key in of_chunk else of_document.get(key)):
                 return True
             return key == HEADING and any(map(condition.holds, titles_of(of_chunk)))
         case AllOf(parts):
@@ -519,21 +508,6 @@ def _listed(known: list[str]) -> str:
     listed = ", ".join(f"{key!r:.60}" for key in sorted(known)[:most])
     more = f" and {len(known) - most} more" if len(known) > most else ""
     return f"there are {listed}{more}" if known else "there is no metadata at all"
-
-
-def _value_of(
-    key: str,
-    document_id: str,
-    source: str | None,
-    of_document: Mapping[str, object],
-    of_chunk: Mapping[str, object],
-) -> object:
-    """Return the value of a chunk under a key, None where it has none; see `matches`."""
-    if key == "id":
-        return document_id
-    if key == "source":
-        return source
-    return of_chunk[key] if key in of_chunk else of_document.get(key)
 
 
 def _of_mapping(where: object, place: str, depth: int) -> Condition:
@@ -650,16 +624,15 @@ def _all_of(parts: Iterable[Condition]) -> Condition:
 
 
 def _plain(key: str, value: object) -> object:
-    """Return a value that metadata can equal."""
-    plain = _unwrapped(value)
-    if kind_of(plain) is None:
+    """Return a value, without a wrapper of numpy, if metadata can equal it."""
+    if kind_of(value) is None:
         raise TypeError(
             f"where compares with texts, numbers, booleans, dates, None, or a list of them, and "
             f"the key {key!r} with {value!r:.200}"
         )
-    if isinstance(plain, float) and math.isnan(plain):
+    if isinstance(value, float) and math.isnan(value):
         raise ValueError(f"no metadata is equal to or beyond NaN: give {key!r} a number, or None")
-    return plain
+    return value
 
 
 def _unwrapped(value: object) -> object:

@@ -238,8 +238,11 @@ class Store(Protocol):
     A store keeps documents as embedded chunks, and searches the chunks.
 
     The methods are synchronous and may be called from any thread. A document is stored completely
-    or not at all; it is stored when `upsert` returns. A store may also take several documents in
-    one transaction: see `StoreRequest`.
+    or not at all; it is stored when `upsert` returns. A store may also have `upsert_many`, which
+    takes several documents in one transaction, see `StoreRequest`; `sources_within(prefix)`, which
+    `prune=True` needs, the ids and files of the documents that have a file whose id begins with a
+    prefix; and `vectors_of(embedder, texts)`, the vectors that an embedder made of texts before,
+    None for each unknown one.
 
     Example:
         >>> from ragasync.documents import Chunk, Document, HashingEmbedder, MemoryStore, Store
@@ -296,7 +299,8 @@ class StoreRequest(NamedTuple):
     A document to store: what `upsert` takes of one document, as an entry of `upsert_many`.
 
     A Store of your own may have `upsert_many(requests, *, embedder)`. A run then calls it for all
-    documents that wait, instead of `upsert` for each. It returns None or an error per request.
+    documents that wait, instead of `upsert` for each. A document that cannot be stored fails alone:
+    the call returns None or an error per request. It raises a StoreError if nothing can be stored.
 
     Example:
         >>> from ragasync.documents import Chunk, Document, HashingEmbedder, MemoryStore
@@ -322,34 +326,11 @@ class StoreRequest(NamedTuple):
     fingerprint: str
 
 
-class SupportsUpsertMany(Protocol):
-    """A store that can write several documents in one transaction."""
-
-    def upsert_many(
-        self, requests: Sequence[StoreRequest], *, embedder: str, identity: str = ""
-    ) -> list[Exception | None]:
-        """
-        Store documents in one transaction; each is stored when the call returns.
-
-        A document that cannot be stored fails alone, and the others are stored.
-
-        Returns:
-            One entry per request: None for a stored document, else its error.
-
-        Raises:
-            StoreError: nothing can be stored, whatever the document.
-        """
-
-
-class SupportsPruning(Protocol):
-    """A store that lists the documents of a folder, so that a run can delete old ones."""
+class SupportsIdentity(Protocol):
+    """A store that keeps the documents of different sources separate."""
 
     def sources_within(self, prefix: str) -> Iterable[tuple[str, str]]:
         """Ids and files of the documents that have a file whose id begins with a prefix."""
-
-
-class SupportsIdentity(SupportsPruning, Protocol):
-    """A store that keeps the documents of different sources separate."""
 
     def entry_of(self, document_id: str) -> StoredEntry | None:
         """Fingerprint, source, file and metadata of a document, or None if it is not stored."""
@@ -408,13 +389,6 @@ class SupportsEmbedderIdentity(Protocol):
 
     def search_with(self, name: str, embed: Callable[[Sequence[str]], object]) -> None:
         """Embed queries with this function while the vectors of this name are stored."""
-
-
-class SupportsEmbeddingCache(Protocol):
-    """A store that returns the vectors of texts that were embedded before."""
-
-    def vectors_of(self, embedder: str, texts: Sequence[str]) -> list[NDArray[np.float32] | None]:
-        """Vectors that an embedder of this name made of texts, None for unknown texts."""
 
 
 def check_search(mode: str, k: int, min_score: float | None) -> None:

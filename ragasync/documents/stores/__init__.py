@@ -95,9 +95,6 @@ class StoredRows(Protocol):
     def ids_with(self, fingerprints: Sequence[str]) -> list[StoredId]:
         """Documents that were stored with any of these fingerprints."""
 
-    def files(self) -> list[tuple[str, str]]:
-        """Id and file of every document that was loaded from a file."""
-
     def chunk_rows(self) -> Iterable[ChunkRow]:
         """All chunks in the order of the store."""
 
@@ -533,8 +530,8 @@ class LocalStore:
                 is a prefix of "/docs-old/a.md" too.
         """
         with self._file.reading() as rows:
-            stored = rows.files()
-        return [(document_id, file) for document_id, file in stored if file.startswith(prefix)]
+            stored = rows.ids()
+        return [(each.id, each.file) for each in stored if each.file and each.file.startswith(prefix)]
 
     def to_dataframe(self) -> pd.DataFrame:
         """

@@ -102,10 +102,6 @@ class LanceRows(StoredRows):
         written = ", ".join("'" + each.replace("'", "''") + "'" for each in wanted)
         return self._ids_where(f"{_EVERY_DOCUMENT} AND fingerprint IN ({written})")
 
-    def files(self) -> list[tuple[str, str]]:
-        rows = _selected(self._table, _EVERY_FILE, ("document_id", "file"))
-        return [(row["document_id"], row["file"]) for row in rows]
-
     def chunk_rows(self) -> Iterator[ChunkRow]:
         rows = _selected(self._table, EVERY_CHUNK, FRAME)
         rows.sort(key=lambda row: (row["document_id"], row["ordinal"]))

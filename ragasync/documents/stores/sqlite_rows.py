@@ -119,10 +119,6 @@ class SqliteRows(StoredRows):
         query = f"{_IDS} WHERE fingerprint = ?"
         return [StoredId(*row) for each in fingerprints for row in self._db.execute(query, (each,))]
 
-    def files(self) -> list[tuple[str, str]]:
-        query = "SELECT id, file FROM documents WHERE file IS NOT NULL"
-        return self._db.execute(query).fetchall()
-
     def chunk_rows(self) -> list[ChunkRow]:
         return self._db.execute(
             'SELECT documents.id, source, chunks.number - first_chunk, "start", "end", text, '
