@@ -507,7 +507,6 @@ EXTRAS = {
     "httpx": ("openai", "run_async(OpenAIEmbedder('m', api_key='k').open().__aenter__())"),
     "lancedb": ("lance", "LanceStore('kb').documents()"),
     "docx": ("ingest", "load_source('a.docx')"),
-    "selectolax": ("ingest", "html.load_html_fast(b'<p>a</p>')"),
     "pypdfium2": ("ingest", "load_source('a.pdf')"),
     "semantic_text_splitter": ("ingest", "SemanticTextSplitter()('a')"),
     "cloudpickle": ("processes", "in_a_pool()"),
@@ -526,7 +525,6 @@ import concurrent.futures
 from pathlib import Path
 from ragasync import *
 from ragasync.documents import *
-from ragasync.documents.loaders import html
 def in_a_pool():
     pool = concurrent.futures.ProcessPoolExecutor(1)
     AsyncBatchProcessor(lambda item: item, executor=pool).process_sync([1]).raise_for_errors()

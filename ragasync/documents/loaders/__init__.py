@@ -3,7 +3,7 @@ Loaders: the bytes of a file to text and metadata, one module per format.
 
     text.py           load_text, Markdown, Python, notebooks; Record: what a loader returns
     encodings.py      the encoding of bytes: proved, declared, or guessed
-    html.py           load_html, with Python's own parser or with selectolax
+    html.py           load_html, with Python's own parser
     tables.py         CSVLoader, JSONLinesLoader: one document per row, by its fields
     pdf.py            PDFLoader, with PDFium, from the extra `ingest`
     docx.py           load_docx: the parts of a Word document, and its text as a reader sees it

@@ -531,7 +531,9 @@ class LocalStore:
         """
         with self._file.reading() as rows:
             stored = rows.ids()
-        return [(each.id, each.file) for each in stored if each.file and each.file.startswith(prefix)]
+        return [
+            (each.id, each.file) for each in stored if each.file and each.file.startswith(prefix)
+        ]
 
     def to_dataframe(self) -> pd.DataFrame:
         """

@@ -17,8 +17,6 @@ from ragasync.documents import (
     load_source,
     load_text,
 )
-from ragasync.documents.loaders.html import load_html_fast
-from tests.support.requirements import needs
 
 BULGARIAN = (
     "Годишен отчет за продажбите през третото тримесечие.\nПриходите растат, а разходите не.\n"
@@ -402,11 +400,9 @@ def test_charset_normalizer_is_imported_only_for_a_guess():
 # What the user says
 
 
-@pytest.mark.parametrize("load", [load_text, load_html, load_html_fast])
+@pytest.mark.parametrize("load", [load_text, load_html])
 def test_an_encoding_that_is_given_is_the_only_one_tried(load):
     """Also over a byte order mark's or a declaration's claims; it is no guess."""
-    if load is load_html_fast:
-        needs("selectolax")
     assert load("né".encode("cp850"), encoding="cp850") == ("né", {"encoding": "cp850"})
     assert load("né".encode("utf-8-sig"), encoding="utf-8") == ("né", {})
 

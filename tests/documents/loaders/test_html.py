@@ -3,8 +3,6 @@
 import pytest
 
 from ragasync.documents import LoadError, load_html
-from ragasync.documents.loaders import html
-from ragasync.documents.loaders.html import load_html_fast
 
 PAGE = b"""<!doctype html><html><head><title> A &amp;
  B </title><style>p {color: red}</style></head><body><h1>Head</h1><p>One <b>bo</b>ld,
@@ -20,21 +18,13 @@ def test_a_page_reads_as_a_reader_sees_it():
     assert metadata == {"title": "A & B", "headings": ((0, 1),)}
 
 
-def test_the_fast_loader_sees_the_same_words():
-    """Only breaks may differ between the two parsers."""
-    (slow, metadata), (fast, fast_metadata) = load_html(PAGE), load_html_fast(PAGE)
-    assert fast.split() == slow.split()
-    assert fast_metadata == metadata
-
-
 HEADED = b"""<h1></h1> <p>before<h2><div>First <i>one</i></div></h2><pre>
 # no heading</pre><h3>Second<br>line</h3><h4><img></h4>after"""
 
 
-@pytest.mark.parametrize("load", [load_html, load_html_fast])
-def test_a_heading_is_marked_and_its_place_told(load):
+def test_a_heading_is_marked_and_its_place_told():
     """What only looks like one in code is not told, and one without words is none."""
-    text, metadata = load(HEADED)
+    text, metadata = load_html(HEADED)
     first, second = metadata["headings"]
     assert text[first[0] :].startswith("## First one\n\n")
     assert text[second[0] :].startswith("### Second\n")
@@ -43,21 +33,11 @@ def test_a_heading_is_marked_and_its_place_told(load):
     assert "\n\n# no heading\n\n" in text
 
 
-@pytest.mark.timeout(20)  # ten seconds and more where it is quadratic
-def test_a_page_that_is_nested_too_deep_for_the_fast_loader_goes_to_the_other():
-    """Its time grows with the square of the depth; open `<p>` and `<br>` are not deep."""
-    deep = b"<div>" * 60_000 + b"deep" + b"</div>" * 60_000
-    assert load_html_fast(deep) == ("deep", {})
-    assert html._may_be_deep(deep)
-    assert not html._may_be_deep(b"<p>a<br>" * 10_000 + b"<div><b>c</b></div>" * 10_000)
-
-
 def test_preformatted_text_keeps_its_lines_and_spaces():
     """Code in a page stays code."""
     assert load_html(b"<p>a</p><pre>if x:\n    y</pre>")[0] == "a\n\nif x:\n    y"
 
 
-@pytest.mark.parametrize("load", [load_html, load_html_fast])
 @pytest.mark.parametrize(
     ("page", "encoding"),
     [
@@ -67,9 +47,9 @@ def test_preformatted_text_keeps_its_lines_and_spaces():
         (b"<meta charset=utf-8><p>caf\xe9", "cp1252"),
     ],
 )
-def test_a_page_is_decoded_by_what_it_declares(load, page, encoding):
+def test_a_page_is_decoded_by_what_it_declares(page, encoding):
     """Unless it is UTF-8, or declares what does not fit or does not exist."""
-    assert load(page)[1]["encoding"] == encoding
+    assert load_html(page)[1]["encoding"] == encoding
 
 
 @pytest.mark.parametrize(
@@ -103,11 +83,10 @@ SWALLOWING = [
 ]
 
 
-@pytest.mark.parametrize("load", [load_html, load_html_fast])
 @pytest.mark.parametrize(("page", "words"), SWALLOWING)
-def test_odd_marks_swallow_no_text(load, page, words):
+def test_odd_marks_swallow_no_text(page, words):
     """A script's sloppy end tag, conditions for old browsers, comments, CDATA, a NUL byte."""
-    assert " ".join(load(page)[0].split()) == words
+    assert " ".join(load_html(page)[0].split()) == words
 
 
 RUBIES = [
@@ -119,26 +98,23 @@ RUBIES = [
 ]
 
 
-@pytest.mark.parametrize("load", [load_html, load_html_fast])
 @pytest.mark.parametrize("page", RUBIES)
-def test_a_word_with_a_reading_stays_whole(load, page):
+def test_a_word_with_a_reading_stays_whole(page):
     """Its reading follows, also where each character has one of its own."""
-    assert load(f"<p>a {page}".encode())[0] == "a 東京(とうきょう)タワー"
-    assert load(f"<p>{page}、<b>{page}</b>".encode())[0].count("東京(とうきょう)") == 2
+    assert load_html(f"<p>a {page}".encode())[0] == "a 東京(とうきょう)タワー"
+    assert load_html(f"<p>{page}、<b>{page}</b>".encode())[0].count("東京(とうきょう)") == 2
 
 
-@pytest.mark.parametrize("load", [load_html, load_html_fast])
-def test_a_ruby_without_a_reading_or_an_end_is_a_text(load):
+def test_a_ruby_without_a_reading_or_an_end_is_a_text():
     """Nothing of it is lost."""
-    assert load("<p><ruby>東京</ruby> <ruby>東京<rt></rt></ruby>".encode())[0] == "東京 東京"
-    assert load("<p><ruby>東京<p>b".encode())[0] == "東京\n\nb"
+    assert load_html("<p><ruby>東京</ruby> <ruby>東京<rt></rt></ruby>".encode())[0] == "東京 東京"
+    assert load_html("<p><ruby>東京<p>b".encode())[0] == "東京\n\nb"
 
 
-@pytest.mark.parametrize("load", [load_html, load_html_fast])
-def test_a_page_of_many_nul_bytes_is_binary(load):
+def test_a_page_of_many_nul_bytes_is_binary():
     """A browser shows it all the same, but nobody wrote it as a text."""
     with pytest.raises(LoadError, match=r"^binary"):
-        load(b"<p>" + b"wor\0d " * 300)
+        load_html(b"<p>" + b"wor\0d " * 300)
 
 
 @pytest.mark.timeout(20)
@@ -201,30 +177,27 @@ UNSEEN = [
 ]
 
 
-@pytest.mark.parametrize("load", [load_html, load_html_fast])
 @pytest.mark.parametrize(("page", "words"), UNSEEN)
-def test_what_a_browser_does_not_show_is_left_out(load, page, words):
+def test_what_a_browser_does_not_show_is_left_out(page, words):
     """By an attribute or a style, also where end tags are left out; what follows is there."""
-    text, metadata = load(page)
+    text, metadata = load_html(page)
     assert " ".join(text.split()) == words
     assert "headings" not in metadata
 
 
-@pytest.mark.parametrize("load", [load_html, load_html_fast])
-def test_fields_of_a_form_do_not_glue_words_together(load):
+def test_fields_of_a_form_do_not_glue_words_together():
     """Each stands apart from what is around it."""
     page = b"<form>One<textarea>two</textarea>three<button>four</button>five</form>"
-    assert load(page)[0].split() == ["One", "two", "three", "four", "five"]
+    assert load_html(page)[0].split() == ["One", "two", "three", "four", "five"]
 
 
-@pytest.mark.parametrize("load", [load_html, load_html_fast])
-def test_empty_cells_of_a_table_keep_their_columns(load):
+def test_empty_cells_of_a_table_keep_their_columns():
     """A tab more for each, in front, between and in cells that hold a picture."""
     page = (
         b"<p>T<table><tr><th>a<th>b<th>c<tr><td>1</td><td></td><td>3</td></tr>"
         b"<tr><td> <td><img><td><b>6</b><tr><td>7<td><td></table>"
     )
-    lines = [line for line in load(page)[0].split("\n") if line]
+    lines = [line for line in load_html(page)[0].split("\n") if line]
     assert lines == ["T", "a b c", "1\t\t3", "\t\t6", "7"]
 
 

@@ -10,7 +10,6 @@ import pytest
 from ragasync.documents import LoadError, load_source
 from ragasync.documents.loaders import docx as word
 from ragasync.documents.loaders.docx import load_docx
-from ragasync.documents.loaders.html import load_html_fast
 from ragasync.documents.loaders.pdf import load_pdf
 from ragasync.errors import MissingExtra
 
@@ -152,7 +151,7 @@ def test_a_word_document_that_would_unpack_to_too_much_is_not_unpacked(monkeypat
 
 @pytest.mark.parametrize(
     ("package", "load"),
-    [("pypdfium2", load_pdf), ("docx", load_docx), ("selectolax.lexbor", load_html_fast)],
+    [("pypdfium2", load_pdf), ("docx", load_docx)],
 )
 def test_a_missing_package_is_named_with_its_command(monkeypatch, package, load):
     """The message holds the pip command."""

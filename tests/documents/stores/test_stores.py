@@ -16,7 +16,6 @@ from ragasync.documents import (
     Store,
     StoreError,
 )
-from ragasync.documents.store import SupportsEmbeddingCache, SupportsPruning
 from tests.support.store_kinds import KINDS, PAGES, embed, fill, ids, opened, put
 
 BUCKET = "/docs/bucket.md"
@@ -36,13 +35,11 @@ def library(store):
 
 
 def test_each_is_a_store_that_tells_all(store):
-    """The annotations are what mypy would check."""
+    """The annotation is what mypy would check."""
     whole: Store = store
-    sources: SupportsPruning = store
-    vectors: SupportsEmbeddingCache = store
     assert whole.search("anything") == []
-    assert list(sources.sources_within("")) == []
-    assert vectors.vectors_of("x", ["a", "b"]) == [None, None]
+    assert list(store.sources_within("")) == []
+    assert store.vectors_of("x", ["a", "b"]) == [None, None]
     assert store.fingerprint_of("x") is None
     assert store.delete("x") is False
 

@@ -19,7 +19,7 @@ from ragasync.documents import (
     SqliteStore,
     StoreError,
 )
-from ragasync.documents.store import IdScheme, RunRefused, StoreRequest, SupportsUpsertMany
+from ragasync.documents.store import IdScheme, RunRefused, StoreRequest
 
 embed = HashingEmbedder(64)
 
@@ -52,9 +52,8 @@ def ids(store):
 
 
 def test_a_group_is_stored_with_its_chunks_vectors_and_words(store):
-    """As by `upsert`; the annotation is what mypy would check."""
-    group: SupportsUpsertMany = store
-    assert put(group, request_of("a", "token", "bucket"), request_of("b", "retry")) == [None] * 2
+    """As by `upsert`."""
+    assert put(store, request_of("a", "token", "bucket"), request_of("b", "retry")) == [None] * 2
     assert (ids(store), len(store)) == (["a", "b"], 3)
     assert [chunk.text for chunk in store.get("a").chunks] == ["token", "bucket"]
     for mode in ("vector", "keyword", "hybrid"):
