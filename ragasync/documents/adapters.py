@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +20,7 @@ from ragasync.documents.loaders import load_source
 from ragasync.documents.loaders.text import refuse_surrogates
 from ragasync.documents.models import Chunk, Document
 from ragasync.documents.sources import Source, part_id
-from ragasync.documents.stage import Stage, StageFunction, declared_async
+from ragasync.documents.stage import Stage, StageFunction, declared_async, without_partials
 from ragasync.documents.store import EmbedderMismatch, StoreNotWritable, StoreRequest
 from ragasync.documents.stored_state import EmbedderInStore, supports_embedder_identity
 from ragasync.foreign_errors import is_a
@@ -96,9 +97,7 @@ def wrap_output(fn: StageFunction, convert: Callable[[Any, Any], object]) -> Sta
 
 def _argument(function: StageFunction, item: object) -> object:
     """The path of a file, for any loader except our own, which needs the Source itself."""
-    while isinstance(function, partial):
-        function = function.func
-    if isinstance(item, Source) and function is not load_source:
+    if isinstance(item, Source) and without_partials(function) is not load_source:
         return item.as_given()
     return item
 
@@ -125,14 +124,23 @@ def _documents_of(loaded: object, source: object) -> Document | list[Document]:
     """The output of a loader as a Document, or as a list of them."""
     if isinstance(loaded, Document | str):
         return _document_of(loaded, source, None)
-    is_pair = isinstance(loaded, tuple) and len(loaded) == 2 and all(map(_is_text, loaded))
+    is_pair = (
+        isinstance(loaded, tuple)
+        and len(loaded) == 2
+        and all(isinstance(each, str) for each in loaded)
+    )
     if is_pair or isinstance(loaded, bytes | Mapping) or not isinstance(loaded, Iterable):
         raise TypeError(
             f"load must return a Document (or a text, for a path or a str), or an iterable of "
             f"these, got {loaded!r:.200}"
         )
     documents = [_document_of(each, source, number) for number, each in enumerate(loaded, start=1)]
-    _refuse_twins(documents)
+    counts = Counter(document.id for document in documents)
+    if twins := [id_ for id_, count in counts.items() if count > 1]:
+        raise ValueError(
+            f"load gave two documents with the id {twins[0]!r:.200}, of which one would replace "
+            "the other: give each an id of its own"
+        )
     return documents
 
 
@@ -230,23 +238,6 @@ def _document_of(loaded: object, source: object, number: int | None) -> Document
         f"load must return Documents (or texts, for a path or a str), got {loaded!r:.200}"
         f"{f' as number {number}' if number else ''}"
     )
-
-
-def _refuse_twins(documents: Sequence[Document]) -> None:
-    """Refuse two documents of one source with the same id."""
-    seen: set[str] = set()
-    for document in documents:
-        if document.id in seen:
-            raise ValueError(
-                f"load gave two documents with the id {document.id!r:.200}, of which one would "
-                f"replace the other: give each an id of its own"
-            )
-        seen.add(document.id)
-
-
-def _is_text(value: object) -> bool:
-    """Whether a value is a text."""
-    return isinstance(value, str)
 
 
 # ── stores ──────────────────────────────────────────────────────────────────────────────────────

@@ -131,12 +131,12 @@ def _on_disk(path: str) -> str | None:
     return next((os.path.join(above, entry) for entry in same), None)  # noqa: PTH118
 
 
-def _real(path: str) -> str:
+def _real(path: str | Path) -> str:
     """Return the real path; a path with a NUL, which leads nowhere, unchanged."""
     try:
         return os.path.realpath(path)
     except ValueError:
-        return path
+        return os.fspath(path)
 
 
 def _below(path: str, folder: str) -> str | None:
@@ -168,7 +168,7 @@ class FolderBoundary:
             if entry.is_dir(follow_symlinks=False):
                 return "folder"
             return "file" if entry.is_file(follow_symlinks=False) else "not a file"
-        if not self._follow_symlinks and not real_path(entry.path).is_relative_to(self._inside):
+        if not self._follow_symlinks and not Path(_real(entry.path)).is_relative_to(self._inside):
             return "link"
         try:
             mode = entry.stat().st_mode
@@ -180,15 +180,10 @@ class FolderBoundary:
         """Whether to walk a folder: inside only by its own name, outside only once."""
         if not is_linked:
             return True
-        real = real_path(folder)
+        real = Path(_real(folder))
         is_new = real not in self._walked and not real.is_relative_to(self._inside)
         self._walked.add(real)
         return is_new
-
-
-def real_path(path: str | os.PathLike[str]) -> Path:
-    """Real path, with links resolved; a cycle of links does not raise."""
-    return Path(os.path.realpath(path))
 
 
 ALWAYS_EXCLUDED = (".*", "__pycache__", "*.pyc", "*.pyo", "CVS", "_darcs")
@@ -319,18 +314,15 @@ def find_sources(
         ValueError: If a path is not below `root`.
     """
     ids = FileIds(root)
-    if isinstance(sources, str | os.PathLike):
-        yield from _walk(_existing(sources), exclude, follow_symlinks, ids)
-    elif isinstance(sources, Source | Document):
-        yield sources
-    elif isinstance(sources, Iterable):
-        for origin in sources:
-            if isinstance(origin, str | os.PathLike):
-                yield from _walk(_existing(origin), exclude, follow_symlinks, ids)
-            else:
-                yield source_of(origin, ids)
-    else:
+    if isinstance(sources, str | os.PathLike | Source | Document):
+        sources = [sources]
+    elif not isinstance(sources, Iterable):
         raise TypeError(_expected(sources))
+    for origin in sources:
+        if isinstance(origin, str | os.PathLike):
+            yield from _walk(_existing(origin), exclude, follow_symlinks, ids)
+        else:
+            yield source_of(origin, ids)
 
 
 def source_of(origin: Origin, ids: FileIds | None = None) -> Source | Document:
@@ -370,7 +362,7 @@ def _walk(
         yield _file(top, ids)
         return
     patterns = (*ALWAYS_EXCLUDED, *exclude)
-    boundary = FolderBoundary(real_path(top), follow_symlinks)
+    boundary = FolderBoundary(Path(_real(top)), follow_symlinks)
     folders = [(Path(top), ids.of_folder(top), False)]
     while folders:
         folder, prefix, is_linked = folders.pop()

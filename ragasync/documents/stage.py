@@ -205,12 +205,13 @@ def known_function(function: StageFunction) -> str:
 
 def _owner_of(function: StageFunction) -> object:
     """Return the object whose method a function is, through partials; else itself."""
-    inner = _bare(function)
+    inner = without_partials(function)
     owner = attribute(inner, "__self__")
     return inner if owner is None or is_a(owner, ModuleType) else owner
 
 
-def _bare(function: StageFunction) -> Any:
+def without_partials(function: StageFunction) -> Any:
+    """Return the function inside of partials."""
     while isinstance(function, partial):
         function = function.func
     return function
@@ -224,7 +225,7 @@ def _said_by(owner: object, *attributes: str) -> str | None:
 
 def _qualified(function: StageFunction) -> tuple[str, str]:
     """Return the module and the qualified name of a function; of a method, its own object's."""
-    function = _bare(function)
+    function = without_partials(function)
     if inspect.ismethod(function):
         owner = function.__self__
         kind = owner if isinstance(owner, type) else type(owner)

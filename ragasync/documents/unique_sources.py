@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -21,7 +20,7 @@ from ragasync.documents.document_records import PreparedDocument, ProcessedDocum
 from ragasync.documents.loaders import load_source
 from ragasync.documents.models import Document, IdConflictError, LoadError
 from ragasync.documents.sources import FileIds, Source, as_id, part_id, plain_path
-from ragasync.documents.stage import StageFunction, content_digest
+from ragasync.documents.stage import StageFunction, content_digest, without_partials
 from ragasync.errors import StageFailure
 from ragasync.foreign_errors import guarded
 
@@ -264,9 +263,7 @@ class IdClaims:
     def __init__(self, taken: Taken, load: StageFunction, most: int, *, has_store: bool) -> None:
         self._taken, self._most = taken, most
         self._has_store = has_store
-        while isinstance(load, partial):
-            load = load.func
-        self._is_ours = load is load_source
+        self._is_ours = without_partials(load) is load_source
         self._order: deque[int] = deque()
         self._settled: set[int] = set()
         self._waiting: dict[int, asyncio.Future[None]] = {}

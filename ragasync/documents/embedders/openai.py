@@ -137,7 +137,9 @@ class ClientService:
             )
         self._client = client
         self._extra = {"extra_body": dict(extra)} if extra else {}
-        self._encoding = VectorEncoding()
+        # An SDK asks for base64 by itself.
+        is_fixed = not self._has_sdk_options or "encoding_format" in extra
+        self._encoding = VectorEncoding({}, {"encoding_format": "float"}, is_fixed=is_fixed)
         self.host = ""
         if self._has_sdk_options:
             self.host = host_of(urlsplit(str(getattr(client, "base_url", ""))))
@@ -155,13 +157,9 @@ class ClientService:
         sending: Callable[[], None],
     ) -> Reply:
         """Request the vectors of `body["input"]`; raise as the client does."""
-        asked = {**body, **self._extra}
-        if not self._has_sdk_options or "encoding_format" in self._extra.get("extra_body", ()):
-            return await self._send(opened.client, asked, sending)
 
-        async def send(in_base64: bool) -> Reply:
-            encoding = {} if in_base64 else {"encoding_format": "float"}  # the SDK's own is base64
-            return await self._send(opened.client, {**asked, **encoding}, sending)
+        async def send(encoding: Mapping[str, str]) -> Reply:
+            return await self._send(opened.client, {**body, **self._extra, **encoding}, sending)
 
         return await self._encoding.ask(send, opened, len(body["input"]))
 

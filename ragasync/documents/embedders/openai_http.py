@@ -338,27 +338,37 @@ class VectorEncoding:
     numbers are requested until a request succeeds, so that a wrong model costs one request more,
     not twice as many. A first refusal of several texts that does not mention the encoding is left
     to the processor, which splits the batch: a bad text is more likely.
+
+    Args:
+        base64: the fields of a request for base64.
+        numbers: the fields of a request for numbers.
+        is_fixed: whether the user has chosen, so that neither fields are sent.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, base64: Mapping[str, str], numbers: Mapping[str, str], *, is_fixed: bool
+    ) -> None:
+        self._base64, self._numbers = base64, numbers
+        self._is_fixed = is_fixed
         self._has_base64: bool | None = None
         self._was_refused = self._is_in_doubt = False
 
     async def ask(
-        self, send: Callable[[bool], Awaitable[Reply]], opened: Opened, texts: int
+        self, send: Callable[[Mapping[str, str]], Awaitable[Reply]], opened: Opened, texts: int
     ) -> Reply:
         """
         Send a request of some texts in the encoding that the service accepts, or find out which.
 
-        `send` requests base64 if its argument is True. Concurrent refusals wait for the outcome of
-        one repetition.
+        Concurrent refusals wait for the outcome of one repetition.
         """
+        if self._is_fixed:
+            return await send({})
         if self._has_base64 is False or self._is_in_doubt:
-            reply = await send(False)
+            reply = await send(self._numbers)
             self._is_in_doubt = False
             return reply
         try:
-            reply = await send(True)
+            reply = await send(self._base64)
         except Exception as error:
             if not self._may_be_about_encoding(error, opened.for_one_call or texts == 1):
                 raise
@@ -370,7 +380,7 @@ class VectorEncoding:
             if self._has_base64 or self._is_in_doubt:
                 raise refused
             try:
-                reply = await send(False)
+                reply = await send(self._numbers)
             except Exception as error:
                 self._is_in_doubt = http_status(error) in _REFUSES_A_FIELD
                 raise
@@ -421,7 +431,9 @@ class HttpService:
         secrets = set(_secrets_of(api_key, parts.password, *headers.values()))
         self._secrets = sorted(secrets, key=len, reverse=True)
         self._extra = dict(extra)
-        self._encoding = VectorEncoding()
+        self._encoding = VectorEncoding(
+            {"encoding_format": "base64"}, {}, is_fixed="encoding_format" in extra
+        )
 
     @asynccontextmanager
     async def opened(self, for_one_call: bool = False) -> AsyncIterator[Opened]:
@@ -446,13 +458,10 @@ class HttpService:
         ServiceRefusal, RedirectRefused and BrokenReply.
         """
 
-        async def send(in_base64: bool) -> Reply:
-            encoding = {"encoding_format": "base64"} if in_base64 else {}
+        async def send(encoding: Mapping[str, str]) -> Reply:
             asked = {**body, **encoding, **self._extra}
             return await self._send(opened.client, asked, dimension, sending)
 
-        if "encoding_format" in self._extra:
-            return await send(False)
         return await self._encoding.ask(send, opened, len(body["input"]))
 
     async def _send(

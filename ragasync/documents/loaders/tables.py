@@ -210,12 +210,6 @@ class _NumberColumns:
         return {name: kind for name, kind in kinds.items() if kind and name in self._filled}
 
 
-def check_on_bad_rows(given: object) -> None:
-    """Raise ValueError unless it is "fail" or "skip"."""
-    if given not in ("fail", "skip"):
-        raise ValueError(f'on_bad_rows must be "fail" or "skip", got {given!r:.200}')
-
-
 def load_rows(data: bytes, on_bad_rows: OnBadRows, encoding: str | None = None) -> Loaded:
     """
     Decode a file of rows; if bad ones are skipped, NUL bytes spoil only their own row.
@@ -239,14 +233,6 @@ def is_damaged(text: str) -> bool:
     return _LOST in text
 
 
-def lines_of(text: str, start: int = 0) -> Iterator[str]:
-    """Yield the lines of a text from an offset on, lazily."""
-    while start < len(text):
-        end = text.find("\n", start) + 1 or len(text)
-        yield text[start:end]
-        start = end
-
-
 def text_of(fields: Mapping[str, object]) -> str:
     """Return the text of some fields: one as it is, several as lines with their names."""
     if len(fields) == 1:
@@ -262,6 +248,49 @@ def as_text(value: object) -> str:
     return "" if value is None else json.dumps(value, ensure_ascii=False)
 
 
+class Place(NamedTuple):
+    """A position in a text: offset, row number, line number."""
+
+    offset: int = 0
+    number: int = 1
+    line: int = 1
+
+
+_START = Place()
+
+
+class Lines:
+    """Iterator over the lines of a text from a place on, which can be set to another place."""
+
+    def __init__(self, text: str, start: Place = _START) -> None:
+        self._text = text
+        self.offset, self.line = start.offset, start.line
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        start = self.offset
+        if start >= len(self._text):
+            raise StopIteration
+        self.offset = self._text.find("\n", start) + 1 or len(self._text)
+        self.line += 1
+        return self._text[start : self.offset]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _RowLoader:
+    """The options of the loaders of rows."""
+
+    encoding: str | None = None
+    on_bad_rows: OnBadRows = "fail"
+
+    def __post_init__(self) -> None:
+        """Check `on_bad_rows` before a long run begins."""
+        if self.on_bad_rows not in ("fail", "skip"):
+            raise ValueError(f'on_bad_rows must be "fail" or "skip", got {self.on_bad_rows!r:.200}')
+
+
 MAX_DEPTH = 200
 """The most lists and objects within each other; what has more is no record of anybody's."""
 
@@ -271,7 +300,7 @@ _JSON_ADVICE = "correct the line, or leave such lines out, " + passing(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JSONLinesLoader:
+class JSONLinesLoader(_RowLoader):
     """
     Load each line of JSON as a document, with an id such as `data.jsonl//#17` for line 17.
 
@@ -307,12 +336,6 @@ class JSONLinesLoader:
     text_fields: Sequence[str] | None = None
     id_field: str | None = None
     metadata_fields: Sequence[str] | None = None
-    encoding: str | None = None
-    on_bad_rows: OnBadRows = "fail"
-
-    def __post_init__(self) -> None:
-        """Check `on_bad_rows` before a long run begins."""
-        check_on_bad_rows(self.on_bad_rows)
 
     def __call__(self, data: bytes) -> Iterable[Record]:
         """Records of the lines with text, made lazily."""
@@ -324,7 +347,7 @@ class JSONLinesLoader:
 def _json_rows(text: str) -> Iterator[Row | BadRow]:
     """Yield the lines of JSON that are not blank."""
     has_damage = is_damaged(text)
-    for number, line in enumerate(lines_of(text), start=1):
+    for number, line in enumerate(Lines(text), start=1):
         if line.isspace():
             continue
         if has_damage and is_damaged(line):
@@ -414,14 +437,6 @@ _ADVICE = (
 )
 
 
-class _Place(NamedTuple):
-    """A position in a text: offset, row number, line number."""
-
-    offset: int = 0
-    number: int = 1
-    line: int = 1
-
-
 class _Cells(NamedTuple):
     """The cells of a row, with its number, the line where it starts, its offset, and its end."""
 
@@ -433,16 +448,16 @@ class _Cells(NamedTuple):
     end_line: int
 
     @property
-    def start(self) -> _Place:
-        return _Place(self.offset, self.number, self.line)
+    def start(self) -> Place:
+        return Place(self.offset, self.number, self.line)
 
     @property
-    def after(self) -> _Place:
-        return _Place(self.end, self.number + 1, self.end_line)
+    def after(self) -> Place:
+        return Place(self.end, self.number + 1, self.end_line)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CSVLoader:
+class CSVLoader(_RowLoader):
     r"""
     Load each row of a table as a document, with an id such as `data.csv//#17` for row 17.
 
@@ -494,12 +509,6 @@ class CSVLoader:
     metadata_columns: Sequence[str] | None = None
     columns: Sequence[str] | None = None
     delimiter: str | None = None
-    encoding: str | None = None
-    on_bad_rows: OnBadRows = "fail"
-
-    def __post_init__(self) -> None:
-        """Check `on_bad_rows` before a long run begins."""
-        check_on_bad_rows(self.on_bad_rows)
 
     def __call__(self, data: bytes) -> Iterable[Record]:
         """Records of the rows with text, made lazily."""
@@ -518,16 +527,16 @@ class _Table:
 
     text: str
     delimiter: str
-    start: _Place
+    start: Place
     columns: Sequence[str]
     unnamed: int = 0  # number of last columns without a name of their own: rows may lack them
 
 
 def _table_of(text: str, delimiter: str | None, columns: Sequence[str] | None) -> _Table:
     """Find the delimiter and the header of a table in its first rows."""
-    start = _Place()
+    start = _START
     if delimiter is None and (said := _SEPARATOR_LINE.match(text)):
-        delimiter, start = said[1], _Place(said.end(), 2, 2)
+        delimiter, start = said[1], Place(said.end(), 2, 2)
     comments = _comments(text, start)
     after = comments[-1] if comments else start
     delimiter = delimiter or _delimiter_of(text, after)
@@ -558,22 +567,23 @@ def _table_of(text: str, delimiter: str | None, columns: Sequence[str] | None) -
     return _Table(text, delimiter, header.after, columns, min(unnamed, len(names) - 1))
 
 
-def _comments(text: str, start: _Place) -> list[_Place]:
+def _comments(text: str, start: Place) -> list[Place]:
     """Return the place of each leading comment, and of the row after the last of them."""
-    places: list[_Place] = []
+    places: list[Place] = []
     place = start
-    for line in lines_of(text, start.offset):
+    lines = Lines(text, start)
+    for line in lines:
         if not line.startswith(_COMMENT):
             if line.strip():
                 break
         elif not places or places[-1] != place:
             places.append(place)
-        place = _Place(place.offset + len(line), place.number + 1, place.line + 1)
+        place = Place(lines.offset, place.number + 1, lines.line)
     return [*places, place] if places else []
 
 
 def _is_header(
-    text: str, delimiter: str, places: Sequence[_Place], sample: Sequence[_Cells]
+    text: str, delimiter: str, places: Sequence[Place], sample: Sequence[_Cells]
 ) -> bool:
     """Return whether a leading comment is the header or a row, as in `#chrom,start,end`."""
     line = text[places[0].offset : places[1].offset].strip().removeprefix(_COMMENT)
@@ -685,26 +695,7 @@ def _fits(cells: Sequence[str], count: int, unnamed: int = 0) -> bool:
     return count - unnamed <= len(cells) <= count or (len(cells) > count and not any(cells[count:]))
 
 
-class _Lines:
-    """Iterator over the lines of a text, which can be set to another place."""
-
-    def __init__(self, text: str, start: _Place) -> None:
-        self._text = text
-        self.offset, self.line = start.offset, start.line
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        start = self.offset
-        if start >= len(self._text):
-            raise StopIteration
-        self.offset = self._text.find("\n", start) + 1 or len(self._text)
-        self.line += 1
-        return self._text[start : self.offset]
-
-
-def _cells(text: str, delimiter: str, start: _Place, *, recover: bool) -> Iterator[_Cells | BadRow]:
+def _cells(text: str, delimiter: str, start: Place, *, recover: bool) -> Iterator[_Cells | BadRow]:
     """
     Yield the cells of each row that is not blank.
 
@@ -712,7 +703,7 @@ def _cells(text: str, delimiter: str, start: _Place, *, recover: bool) -> Iterat
     where it starts; a line that was taken for part of it is bad if its quotes are odd. So many open
     quotes that the text would be read over and over are a LoadError.
     """
-    lines = _Lines(text, start)
+    lines = Lines(text, start)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     number, suspect, read_again = start.number - 1, 0, 0
     has_damage = is_damaged(text)
@@ -747,14 +738,14 @@ def _cells(text: str, delimiter: str, start: _Place, *, recover: bool) -> Iterat
             yield _Cells(number, line, values, offset, lines.offset, lines.line)
 
 
-def _sample(text: str, delimiter: str, start: _Place) -> list[_Cells]:
+def _sample(text: str, delimiter: str, start: Place) -> list[_Cells]:
     """Return the first rows that can be read; the last may be cut off."""
     part = text[: start.offset + _LOOKED_AT_CHARS]
     rows = _cells(part, delimiter, start, recover=True)
     return [row for row in islice(rows, _LOOKED_AT) if isinstance(row, _Cells)]
 
 
-def _delimiter_of(text: str, start: _Place) -> str:
+def _delimiter_of(text: str, start: Place) -> str:
     """Return the delimiter that gives the first rows as many cells as the header, or most."""
 
     def fitness(delimiter: str) -> tuple[bool, float, int]:

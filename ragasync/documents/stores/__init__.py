@@ -53,7 +53,6 @@ from ragasync.documents.store import (
 )
 from ragasync.documents.stores.requests import (
     Embed,
-    QueryEmbedder,
     Relocation,
     Result,
     Search,
@@ -166,12 +165,19 @@ class Backend(Protocol):
 
 
 class LocalStore:
-    """The methods of SqliteStore, MemoryStore and LanceStore."""
+    """
+    The methods of SqliteStore, MemoryStore and LanceStore.
+
+    Attributes:
+        path: the absolute path of the file or folder.
+        embedder: the embedder of queries that the user has set.
+    """
 
     def __init__(self, path: str, file: Backend, embedder: Embed | None) -> None:
         self._given, self.path = path, file.path  # a notebook may change its folder
         self._file = file
-        self._query = QueryEmbedder(embedder)
+        self.embedder = embedder
+        self._run_embedders: dict[str, Embed] = {}
         self._known_keys: set[str] = set()
 
     def upsert(
@@ -469,22 +475,15 @@ class LocalStore:
         if unknown or stored is None:
             return Hits(query=text)
         # Outside the lock: an embedder may be a slow service.
-        search = search_for(text, k, mode, min_score, vector, self._query, stored)
+        search = search_for(
+            text, k, mode, min_score, vector, stored, self.embedder, self._run_embedders
+        )
         with self._file.reading() as rows:
             return rows.search(search, condition)
 
-    @property
-    def embedder(self) -> Embed | None:
-        """The embedder of queries that the user has set."""
-        return self._query.given
-
-    @embedder.setter
-    def embedder(self, embedder: Embed | None) -> None:
-        self._query.given = embedder
-
     def search_with(self, name: str, embed: Embed) -> None:
         """Embed queries with this function while the vectors of this name are stored."""
-        self._query.learn(name, embed)
+        self._run_embedders = {name: embed}
 
     def stored_embedder(self) -> StoredEmbedder | None:
         """Embedder of the stored vectors; None while there are none."""

@@ -128,15 +128,15 @@ class LanceRows(StoredRows):
         import pyarrow as pa
 
         def changed(document: Document) -> Document:
-            id_, source, file = change.moves[document.id]
-            return replace(document, id=id_, source=source, file=file)
+            new = change.moves[document.id]
+            return replace(document, id=new.id, source=new.source, file=new.file)
 
         moved = self._changed_rows(list(change.moves), changed)
         first = next(moved, None)
         if first is None:
             self.delete(change.superseded)
             return
-        new = (id_ for id_, *_ in change.moves.values())
+        new = (each.id for each in change.moves.values())
         documents = {digest(each) for each in (*change.moves, *new, *change.superseded)}
         with TemporaryDirectory(
             prefix="moving-", dir=self._folder, ignore_cleanup_errors=True

@@ -234,74 +234,64 @@ def search_for(
     mode: SearchMode,
     min_score: float | None,
     vector: NDArray[np.float32] | None,
-    embedder: QueryEmbedder,
-    stored: StoredEmbedder | None,
+    stored: StoredEmbedder,
+    embedder: Embed | None,
+    of_runs: Mapping[str, Embed],
 ) -> Search:
-    """Make the search to run, with the vector of its text if one is needed."""
-    is_needed = mode != "keyword" or min_score is not None or vector is not None
-    hashed = stored is not None and HashingEmbedder.from_name(stored.name) is not None
-    made = embedder.vector(text, stored, vector) if stored and is_needed else None
+    """
+    Make the search to run, with the vector of its text if one is needed; see Search.
+
+    `embedder` is the store's own embedder of queries, and `of_runs` has those of runs by name.
+
+    Raises:
+        EmbedderMismatch: If the embedder is another, unknown, or gives another dimension.
+        ValueError: If the vector has an entry that is not finite.
+        RunAsyncError: If the embedder is async and bound to another event loop.
+    """
+    made: object = vector
+    if vector is None and (mode != "keyword" or min_score is not None):
+        made = _embedded(text, _query_embedder(stored.name, embedder, of_runs))
+    if made is not None:
+        origin = "that the embedder returned for the text" if vector is None else "vector="
+        made = _query_vector(made, stored, origin)
+    hashed = HashingEmbedder.from_name(stored.name) is not None
     return Search(text, int(k), mode, min_score, made, hashed, vector is not None)
 
 
-class QueryEmbedder:
-    """The embedder of queries of a store."""
+def _query_vector(given: object, stored: StoredEmbedder, origin: str) -> NDArray[np.float32]:
+    """Check the vector of a query, and scale it to length 1."""
+    row = np.array(given, dtype=np.float64).reshape(1, -1)
+    if not np.isfinite(row).all():
+        raise ValueError(
+            f"the vector to search by, {origin}, must have finite entries, got "
+            f"{row[~np.isfinite(row)][0]}: correct what made it"
+        )
+    if row.shape[1] != stored.dimension:
+        raise EmbedderMismatch(
+            f"the store holds vectors of {stored.name!r} with {stored.dimension} dimensions, and "
+            f"that of the text has {row.shape[1]}: pass embedder= the one that made the former"
+        )
+    scaled: NDArray[np.float32] = scaled_to_one(row)[0]
+    return scaled
 
-    def __init__(self, given: Embed | None) -> None:
-        self.given = given
-        self._learned: tuple[str, Embed] | None = None
 
-    def learn(self, name: str, embed: Embed) -> None:
-        """Remember the embedder of a run, for a store without one."""
-        self._learned = name, embed
-
-    def vector(
-        self, text: str, stored: StoredEmbedder, given: NDArray[np.float32] | None
-    ) -> NDArray[np.float32]:
-        """
-        Vector of a query, of length 1.
-
-        Raises:
-            EmbedderMismatch: If the embedder is another, unknown, or gives another dimension.
-            ValueError: If the vector has an entry that is not finite.
-            RunAsyncError: If the embedder is async and bound to another event loop.
-        """
-        made: object = given
-        if given is None:
-            made = _embedded(text, self._embedder_of(stored.name))
-        row = np.array(made, dtype=np.float64).reshape(1, -1)
-        if not np.isfinite(row).all():
-            origin = "that the embedder returned for the text" if given is None else "vector="
-            raise ValueError(
-                f"the vector to search by, {origin}, must have finite entries, got "
-                f"{row[~np.isfinite(row)][0]}: correct what made it"
-            )
-        if row.shape[1] != stored.dimension:
+def _query_embedder(name: str, given: Embed | None, of_runs: Mapping[str, Embed]) -> Embed:
+    """The embedder of a query, for stored vectors of this name."""
+    if given is not None:
+        own_name = getattr(given, "name", name)
+        if own_name != name:
             raise EmbedderMismatch(
-                f"the store holds vectors of {stored.name!r} with {stored.dimension} dimensions, "
-                f"and that of the text has {row.shape[1]}: pass embedder= the one that made the "
-                "former"
+                f"the store holds vectors of {name!r}, and its embedder= is {own_name!r}: pass the "
+                "one that made them, or store in another file"
             )
-        scaled: NDArray[np.float32] = scaled_to_one(row)[0]
-        return scaled
-
-    def _embedder_of(self, name: str) -> Embed:
-        if self.given is not None:
-            own_name = getattr(self.given, "name", name)
-            if own_name != name:
-                raise EmbedderMismatch(
-                    f"the store holds vectors of {name!r}, and its embedder= is {own_name!r}: "
-                    "pass the one that made them, or store in another file"
-                )
-            return self.given
-        if self._learned is not None and self._learned[0] == name:
-            return self._learned[1]
-        if (embedder := HashingEmbedder.from_name(name)) is None:
-            raise EmbedderMismatch(
-                f"the store holds vectors of {name!r}, which has to embed the text too: pass "
-                'embedder= to the store or vector= to the search, or search with mode="keyword"'
-            )
-        return embedder
+        return given
+    embedder = of_runs.get(name, HashingEmbedder.from_name(name))
+    if embedder is None:
+        raise EmbedderMismatch(
+            f"the store holds vectors of {name!r}, which has to embed the text too: pass embedder= "
+            'to the store or vector= to the search, or search with mode="keyword"'
+        )
+    return embedder
 
 
 def _embedded(text: str, embedder: Embed) -> object:
@@ -409,23 +399,19 @@ def accept_documents(
     return results, sorted(accepted.values()), embedder
 
 
-Place: TypeAlias = tuple[str, str | None, str | None]
-"""The id, source and file of a document."""
-
-
 @dataclass(frozen=True, slots=True)
 class Relocation:
     """
     Changes of a store after files have moved.
 
     Args:
-        moves: by their ids, the new ids, sources and files of documents.
+        moves: by their ids, documents with their new ids, sources and files.
         superseded: the ids of those to delete, because they are stored under the new id already.
         scheme: the form of the ids of files afterwards, if it changes.
         count: the number of documents at the new path.
     """
 
-    moves: Mapping[str, Place] = field(default_factory=dict)
+    moves: Mapping[str, StoredId] = field(default_factory=dict)
     superseded: Sequence[str] = ()
     scheme: IdScheme | None = None
     count: int = 0
@@ -499,21 +485,20 @@ def _moved(
     documents: Sequence[StoredId], pairs: Sequence[tuple[str, str]], ids: FileIds
 ) -> Relocation:
     """New places of the documents that begin with the first prefix of a pair."""
-    moves: dict[str, Place] = {}
+    moves: dict[str, StoredId] = {}
     for each in documents:
         for old, new in pairs:
             if _moves(each, old):
                 moves[each.id] = _placed(each, old, new)
                 break
     moving = [each for each in documents if each.id in moves]
-    there = {each.id: each for each in documents if moves.get(each.id, (each.id,))[0] == each.id}
+    there = {each.id: each for each in documents if moves.get(each.id, each).id == each.id}
     superseded = []
     for each in moving:
-        id_ = moves[each.id][0]
-        standing = there.setdefault(id_, each)
+        moved = moves[each.id]
+        standing = there.setdefault(moved.id, each)
         if standing is each:
             continue
-        moved = StoredId(id_, moves[each.id][1], each.fingerprint, moves[each.id][2])
         if each.fingerprint != standing.fingerprint and not _is_moved_file(
             _file_of(each), _file_of(moved), _file_of(standing), ids
         ):
@@ -521,7 +506,7 @@ def _moved(
                 f"the store has {each.id!r:.200} and {standing.id!r:.200} with different contents, "
                 "and no file is known to have moved from the one to the other: delete one of "
                 "these documents first, or give other paths",
-                id_,
+                moved.id,
                 each.id,
                 standing.id,
             )
@@ -545,15 +530,15 @@ def _is_moved_file(old: str | None, new: str | None, standing: str | None, ids: 
     return ids.has_file(new) and not ids.has_file(old)
 
 
-def _placed(document: StoredId, old: str, new: str) -> Place:
-    """Id, source and file of a document with another prefix."""
+def _placed(document: StoredId, old: str, new: str) -> StoredId:
+    """A document whose id, source and file have another prefix."""
     id_ = _replaced(document.id, old, new)
     if not id_:
         raise ValueError(
             f"a document needs an id, and {document.id!r:.200} would have none at {new!r:.200}"
         )
-    source, file = document.source, document.file
-    return id_, source and _replaced(source, old, new), file and _replaced(file, old, new)
+    source, file = (each and _replaced(each, old, new) for each in (document.source, document.file))
+    return StoredId(id_, source, document.fingerprint, file)
 
 
 def _moves(document: StoredId, path: str) -> bool:

@@ -139,7 +139,9 @@ class SqliteRows(StoredRows):
     def relocate(self, change: Relocation) -> None:
         self.delete(change.superseded)
         places = self._places(list(change.moves))
-        moved = [(*new, places[old].number) for old, new in change.moves.items()]
+        moved = [
+            (new.id, new.source, new.file, places[old].number) for old, new in change.moves.items()
+        ]
         # Through ids that no document has, because a new id may be the old one of another document.
         self._db.executemany(
             "UPDATE documents SET id = char(0) || number WHERE number = ?",
