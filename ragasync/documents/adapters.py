@@ -227,7 +227,7 @@ def _document_of(loaded: object, source: object, number: int | None) -> Document
     """The Document of one loaded value."""
     file = source.source if isinstance(source, Source) else None
     if isinstance(loaded, Document):
-        return replace(loaded, source=loaded.source or file, file=file) if file else loaded
+        return loaded._of_file(file) if file else loaded
     name, origin = source, source
     if isinstance(source, Source):
         name, origin = source.id, source.source

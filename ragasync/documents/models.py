@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final, Literal, Self, TypeAlias
 
@@ -75,6 +75,19 @@ class Document:
     def __reduce__(self) -> tuple[type[Document], tuple[object, ...]]:
         """Pickle the metadata as a dict, because a read-only mapping cannot be pickled."""
         return type(self), (self.id, self.text, dict(self.metadata), self.source, self.file)
+
+    def _of_file(self, file: str) -> Document:
+        """The same document as one that was loaded from a file, which may become its source."""
+        if type(self) is not Document:
+            return replace(self, source=self.source or file, file=file)
+        document = _new(Document)  # every loaded document passes here, and its fields were checked
+        for set_field, value in zip(
+            _set_fields,
+            (self.id, self.text, self.metadata, self.source or file, file),
+            strict=True,
+        ):
+            set_field(document, value)
+        return document
 
     @property
     def _table_name_(self) -> str:
@@ -166,7 +179,10 @@ class Chunk:
 
 
 _new = object.__new__
-# The slots of the frozen class; `object.__setattr__` would look up each by name.
+# The slots of the frozen classes; `object.__setattr__` would look up each by name.
+_set_fields = tuple(
+    vars(Document)[name].__set__ for name in ("id", "text", "metadata", "source", "file")
+)
 _set_text, _set_start, _set_end, _set_metadata = (
     vars(Chunk)[name].__set__ for name in ("text", "start", "end", "metadata")
 )

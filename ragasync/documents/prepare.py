@@ -260,10 +260,13 @@ class PrepareBlock:
         started, cpu_started = time.perf_counter(), time.thread_time()
         documents: list[PreparedDocument] = []
         usage = BlockUsage()
+        load_may_report = not self.steps.load.is_ours  # what is our own reports nothing
+        chunk_may_report = not self.steps.splits_by_our_own
         source_of: list[int] = []
         for place, source in enumerate(sources):
             value: Prepared | None = None
-            usage.begin(place)
+            if load_may_report:
+                usage.begin(place)
             try:
                 value = self.steps.documents_of(source)
                 documents.extend(as_list(value))
@@ -275,7 +278,8 @@ class PrepareBlock:
                 break
         self.store_steps.look_up(documents)
         for place, prepared in zip(source_of, documents, strict=True):
-            usage.begin(place)
+            if chunk_may_report:
+                usage.begin(place)
             self.steps.split(prepared)
         self.store_steps.finish(documents)
         seconds, cpu_seconds = time.perf_counter() - started, time.thread_time() - cpu_started

@@ -8,11 +8,13 @@ to do about symbolic links, pipes and devices in a folder that is walked.
 from __future__ import annotations
 
 import os
+import re
 import stat
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from fnmatch import translate
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -95,6 +97,8 @@ def plain_path(path: str | os.PathLike[str]) -> str:
 
 def as_id(path: str) -> str:
     """Return a path as an id: composed letters, forward slashes, valid UTF-8."""
+    if path.isascii():
+        return path if os.sep == "/" else path.replace(os.sep, "/")
     try:
         written = os.fsencode(path)
     except UnicodeEncodeError:  # half of a surrogate pair, which no file name has
@@ -361,7 +365,7 @@ def _walk(
     if not os.path.isdir(top):  # noqa: PTH112  # never raises
         yield _file(top, ids)
         return
-    patterns = (*ALWAYS_EXCLUDED, *exclude)
+    is_excluded = _pattern_of((*ALWAYS_EXCLUDED, *exclude)).match
     boundary = FolderBoundary(Path(_real(top)), follow_symlinks)
     folders = [(Path(top), ids.of_folder(top), False)]
     while folders:
@@ -369,7 +373,7 @@ def _walk(
         try:
             with os.scandir(folder) as entries:
                 kept = sorted(
-                    (entry for entry in entries if not _matches(entry.name, patterns)),
+                    (entry for entry in entries if not is_excluded(entry.name)),
                     key=lambda entry: entry.name,
                 )
         except OSError:
@@ -388,8 +392,10 @@ def _walk(
         folders += reversed(below)
 
 
-def _matches(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
+@lru_cache(maxsize=64)
+def _pattern_of(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    """One pattern that matches the names that any of these `fnmatch` patterns match."""
+    return re.compile("|".join(map(translate, patterns)))
 
 
 def _expected(got: object) -> str:

@@ -10,7 +10,7 @@ from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
-from functools import partial
+from functools import lru_cache, partial
 from hashlib import blake2b
 from types import ModuleType
 from typing import Any, Final, Literal, TypeAlias
@@ -333,12 +333,20 @@ class StagesFingerprint:
             stored: the fingerprint that it was stored with, or None.
             now: the fingerprint that it would be stored with.
         """
-        content, loaders, *before = (stored or "/").split("/")
-        new_content, new_loaders, *after = now.split("/")
-        if (content, loaders) != (new_content, new_loaders) or len(before) != len(after):
-            return False
-        same = set(map(is_same_digest, before, after))
-        return False if False in same else None if None in same else True
+        content, _, before = (stored or "").partition("/")
+        new_content, _, after = now.partition("/")
+        return content == new_content and _are_same_stages(before, after)
+
+
+@lru_cache(maxsize=64)
+def _are_same_stages(before: str, after: str) -> bool | None:
+    """Compare the common parts of two documents' fingerprints; None if that is undecided."""
+    loaders, *stages = before.split("/")
+    new_loaders, *new_stages = after.split("/")
+    if loaders != new_loaders or len(stages) != len(new_stages):
+        return False
+    same = set(map(is_same_digest, stages, new_stages))
+    return False if False in same else None if None in same else True
 
 
 def fingerprint_of_document(document: Document, stages: str) -> str:
@@ -349,8 +357,9 @@ def fingerprint_of_document(document: Document, stages: str) -> str:
 def content_digest(document: Document) -> str:
     """Digest of a document's text and metadata."""
     metadata = sorted(_lasting(document).items(), key=lambda item: str(item[0]))  # of any types
-    content = f"{metadata!r}{document.text}".encode(errors="surrogatepass")
-    return blake2b(content, digest_size=16).hexdigest()
+    digest = blake2b(repr(metadata).encode(errors="surrogatepass"), digest_size=16)
+    digest.update(document.text.encode(errors="surrogatepass"))
+    return digest.hexdigest()
 
 
 def _lasting(document: Document) -> Mapping[str, object]:

@@ -223,23 +223,25 @@ def stored_states(
         stored for another source.
     """
     entries = None
-    if supports_identity(store) and hasattr(store, "entries_of"):
+    identifying = store if supports_identity(store) else None
+    if identifying is not None and hasattr(identifying, "entries_of"):
         with suppress(Exception):  # of one of them: ask for each alone
-            entries = store.entries_of([document.id for document in documents])
-    return [_stored_state(store, document, ids, entries) for document in documents]
+            entries = identifying.entries_of([document.id for document in documents])
+    return [_stored_state(store, identifying, document, ids, entries) for document in documents]
 
 
 def _stored_state(
     store: Store,
+    identifying: SupportsIdentity | None,
     document: Document,
     ids: FileIds,
     entries: Mapping[str, StoredEntry] | None,
 ) -> StoredState | Exception:
     """Look up one document, among the entries that were found together if there are any."""
     try:
-        if not supports_identity(store):
+        if identifying is None:
             return StoredState(store.fingerprint_of(document.id))
-        found = store.entry_of(document.id) if entries is None else entries.get(document.id)
+        found = identifying.entry_of(document.id) if entries is None else entries.get(document.id)
         if found is None:
             return NOT_STORED
         check_source(document, found.source)
@@ -248,7 +250,8 @@ def _stored_state(
     if document.file not in (None, found.file) and not (found.file and ids.has_file(found.file)):
         return StoredState("")
     new, old = document.metadata, found.metadata
-    return StoredState(found.fingerprint, any(new.get(key) != old.get(key) for key in REFRESHED))
+    is_outdated = [new.get(key) for key in REFRESHED] != [old.get(key) for key in REFRESHED]
+    return StoredState(found.fingerprint, is_outdated)
 
 
 class StoredChanges:

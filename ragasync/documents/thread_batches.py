@@ -154,6 +154,8 @@ class ThreadBatcher(Generic[T, V]):
         self._paused = False
         self._inline_seconds = 0.0
         self._cpu_shares: deque[float] = deque(maxlen=RECENT)
+        self._is_cpu_bound = False
+        self._unjudged = self._unjudged_cpu = 0.0
         self.activity = ActivityMonitor(loop_clock(self._loop))
         self.ended = 0
         self.slots = max_concurrency
@@ -166,7 +168,7 @@ class ThreadBatcher(Generic[T, V]):
     @property
     def ahead(self) -> int:
         """How many items should wait here: as many as fill a batch for each thread."""
-        return self._max_threads * self._size
+        return self.slots * self._size
 
     @property
     def paused(self) -> bool:
@@ -216,9 +218,10 @@ class ThreadBatcher(Generic[T, V]):
 
     def _send(self) -> None:
         """Start batches while threads are free and there is enough work for them."""
-        while self._waiting and not self._paused and len(self._running) < self._max_threads:
+        while self._waiting and not self._paused and len(self._running) < self.slots:
             work = len(self._waiting) * (self._typical_seconds or BATCH_SECONDS)
-            if self._running and work < MIN_WORK:
+            # Two that compute take turns, so the second one may as well fill its batch.
+            if self._running and work < (BATCH_SECONDS if self._is_cpu_bound else MIN_WORK):
                 return
             batch = [self._waiting.popleft() for _ in range(min(self._size, len(self._waiting)))]
             if batch := [entry for entry in batch if not entry[1].done()]:
@@ -231,26 +234,29 @@ class ThreadBatcher(Generic[T, V]):
                 )
                 self._running.add(task)
 
-    @property
-    def _max_threads(self) -> int:
+    def _note_cpu_share(self, outcome: BatchOutcome[V]) -> None:
         """
-        The number of threads that are of use.
+        Judge from the share of processor time in batches whether the calls compute.
 
         A thread that waits for the interpreter lock shows less processor time than it needs, so the
-        highest recent share counts: calls that wait for a disk or a network never reach it.
+        highest recent share counts: calls that wait for a disk or a network never reach it. Short
+        batches, of which the clocks say little, are judged together.
         """
-        if self._is_cpu_bound:
-            return min(self._max_concurrency, MAX_CPU_THREADS)
-        return self._max_concurrency
-
-    @property
-    def _is_cpu_bound(self) -> bool:
-        """Whether the calls compute rather than wait."""
-        return max(self._cpu_shares, default=0.0) >= CPU_BOUND
+        self._unjudged += outcome.seconds
+        self._unjudged_cpu += outcome.cpu_seconds
+        if self._unjudged <= MIN_WORK:
+            return
+        self._cpu_shares.append(self._unjudged_cpu / self._unjudged)
+        self._unjudged = self._unjudged_cpu = 0.0
+        self._is_cpu_bound = max(self._cpu_shares) >= CPU_BOUND
+        self._note_slots()
 
     def _note_slots(self) -> None:
         """Note if another number of threads is of use now."""
-        if (threads := self._max_threads) != self.slots:
+        threads = self._max_concurrency
+        if self._is_cpu_bound:
+            threads = min(threads, MAX_CPU_THREADS)
+        if threads != self.slots:
             self.activity.limit_changed(self.slots, threads)
             self.slots = threads
 
@@ -272,9 +278,7 @@ class ThreadBatcher(Generic[T, V]):
             done = len(outcome.values)
             self.activity.add_ended_now(outcome.seconds)
             self.ended += done
-            if outcome.seconds > MIN_WORK:  # of less, the clocks say little
-                self._cpu_shares.append(outcome.cpu_seconds / outcome.seconds)
-                self._note_slots()
+            self._note_cpu_share(outcome)
             self._update_size(
                 (outcome.cpu_seconds if self._is_cpu_bound else outcome.seconds) / done
             )

@@ -49,10 +49,11 @@ class OwnFiles:
         if not self._files:
             return False
         text = os.fspath(path)
-        if self._is_own_folder(os.path.dirname(text)):  # noqa: PTH120
+        folder, name = os.path.split(text)
+        if self._is_own_folder(folder):
             return True
         # Most files are excluded by their names; a link may have any name.
-        is_like = os.path.basename(text) in self._names or os.path.islink(text)  # noqa: PTH119, PTH114
+        is_like = name in self._names or os.path.islink(text)  # noqa: PTH114
         return is_like and self._is_own(os.path.realpath(text))
 
     def _is_own(self, real: str) -> bool:

@@ -15,6 +15,7 @@ from ragasync.documents.thread_batches import (
     BATCH_SECONDS,
     MAX_CPU_THREADS,
     MAX_ITEMS,
+    MIN_WORK,
     BatchOutcome,
     ThreadBatch,
     ThreadBatcher,
@@ -114,6 +115,25 @@ async def test_calls_that_compute_share_two_threads(cpu_share, threads_used):
         threads.most_busy = 0
         await asyncio.gather(*map(batcher, range(80)))
     assert threads.most_busy == threads_used
+
+
+async def test_short_calls_that_compute_are_judged_together():
+    """Each takes a fifth of what the clocks can tell, and six of them are enough."""
+    async with open_batcher(Threads(seconds=MIN_WORK / 5, cpu_share=1.0), 8) as batcher:
+        for item in range(6):
+            assert batcher.slots == 8
+            await batcher(item)
+        assert batcher.slots == MAX_CPU_THREADS
+
+
+async def test_a_second_thread_that_computes_gets_a_full_batch():
+    """It has to wait for its turn anyway, and each batch has costs of its own."""
+    threads = Threads(seconds=BATCH_SECONDS / 10, cpu_share=1.0)
+    async with open_batcher(threads, 8) as batcher:
+        for item in range(30):  # until the size of a batch is settled
+            await batcher(item)
+        await asyncio.gather(*map(batcher, range(15)))
+    assert [len(batch) for batch in threads.batches[30:]] == [1, 10, 4]
 
 
 async def test_more_and_fewer_threads_are_used_after_a_resize():

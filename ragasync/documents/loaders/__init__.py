@@ -16,6 +16,7 @@ LoadError. The text becomes a Document.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -188,15 +189,30 @@ def _documents(
 
 def _read(path: Path, max_bytes: int) -> tuple[bytes, float]:
     """Read a file of at most `max_bytes`, and its time of modification."""
-    _refuse_large(_size_of_file(path.stat()), max_bytes)
-    with open(path, "rb", opener=_open_without_waiting) as file:
-        status = os.fstat(file.fileno())
+    name = os.fspath(path)
+    _refuse_large(_size_of_file(os.stat(name)), max_bytes)  # noqa: PTH116  # in half the time
+    # By its descriptor: a file object takes as long as reading a short file.
+    descriptor = os.open(name, _READ_WITHOUT_WAITING)
+    try:
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
         # It may have become a pipe meanwhile. A read of max_bytes would allocate as much.
-        data = file.read(_size_of_file(status) + 1)
+        data = _read_up_to(descriptor, _size_of_file(status) + 1)
         if len(data) > status.st_size:  # it has grown, or is one that claims to be empty
-            data += file.read(max(0, max_bytes + 1 - len(data)))
+            data += _read_up_to(descriptor, max_bytes + 1 - len(data))
+    finally:
+        os.close(descriptor)
     _refuse_large(len(data), max_bytes)
     return data, status.st_mtime
+
+
+def _read_up_to(descriptor: int, size: int) -> bytes:
+    """Read a file to its end, or up to a number of bytes; one system call may give fewer."""
+    data = os.read(descriptor, size) if size > 0 else b""
+    while 0 < len(data) < size and (more := os.read(descriptor, size - len(data))):
+        data += more
+    return data
 
 
 def _size_of_file(status: os.stat_result) -> int:
@@ -206,9 +222,8 @@ def _size_of_file(status: os.stat_result) -> int:
     return status.st_size
 
 
-def _open_without_waiting(path: str, flags: int) -> int:
-    """Open a file; a pipe too opens immediately, not when somebody writes to it."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+_READ_WITHOUT_WAITING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+"""Flags by which a pipe too opens immediately, not when somebody writes to it."""
 
 
 def _refuse_large(size: int, max_bytes: int) -> None:

@@ -6,7 +6,9 @@ import io
 import json
 import re
 import tokenize
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -365,12 +367,22 @@ def load_markdown(data: bytes, *, encoding: str | None = None) -> Loaded:
 def load_python(data: bytes) -> Loaded:
     """Decode Python source by its coding cookie, else as strict UTF-8 (PEP 263, PEP 3120)."""
     _refuse_binary(data.find(b"\0"))
+    if not _may_declare_encoding(data):  # most files, in a tenth of the time
+        with suppress(UnicodeDecodeError):  # its first lines decide what the error says
+            return _loaded(Decoded(data.decode(), "utf-8"))
     try:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
         return _loaded(Decoded(data.decode(encoding), encoding))
     except (SyntaxError, LookupError, UnicodeError) as error:
         # LookupError: the cookie names a codec that is not for text, such as rot13.
         raise LoadError("encoding", f"not readable as Python source: {error}") from None
+
+
+def _may_declare_encoding(data: bytes) -> bool:
+    """Whether Python source begins with a byte order mark, or may have a cookie in two lines."""
+    second = data.find(b"\n", data.find(b"\n") + 1)
+    end = len(data) if second < 0 else second
+    return data.startswith(BOM_UTF8) or data.find(b"coding", 0, end) >= 0
 
 
 def _loaded(read: Decoded) -> Loaded:

@@ -91,9 +91,12 @@ class SqliteRows(StoredRows):
     # Documents
 
     def entries(self, ids: Sequence[str]) -> dict[str, StoredEntry]:
+        rows = list(self._rows_of(_ENTRIES, ids))
+        # In one document: to start the parser takes longer than the few values of a file.
+        metadata = json.loads(f"[{','.join([row[-1] for row in rows])}]")
         return {
-            id_: StoredEntry(fingerprint, source, file, json.loads(metadata))
-            for id_, fingerprint, source, file, metadata in self._rows_of(_ENTRIES, ids)
+            id_: StoredEntry(fingerprint, source, file, own)
+            for (id_, fingerprint, source, file, _), own in zip(rows, metadata, strict=True)
         }
 
     def document(self, id_: str) -> StoredDocument | None:
