@@ -3,7 +3,7 @@ Documents: load, chunk, embed and store them, and search them.
 
     processor.py         AsyncDocumentProcessor: its arguments, and how it runs; DocumentJob
     run_sources.py       RunSources: the sources of one run; RootCheck, Pruner
-    sources.py           find_sources: folders, paths and texts; ids of files
+    sources.py           find_sources: folders, paths and texts; FrameSource; ids of files
     unique_sources.py    each source once per run, and no two sources with one id
     resume.py            the journal of a document processor
     stage.py             Stage: a function with its own settings, and what counts as changed
@@ -21,7 +21,7 @@ Documents: load, chunk, embed and store them, and search them.
     stores/              SqliteStore, LanceStore, MemoryStore
     search.py            Filter: conditions on metadata; Hit, Hits: the results of a search
     search_text.py       the words of a text in any script
-    dataframes.py        FrameSource: rows as documents; documents_, stages_, chunks_dataframe
+    dataframes.py        documents_, stages_, chunks_dataframe: the results as DataFrames
     models.py            Document, Chunk; LoadError and its reasons, and other errors
 
 Each source is an item of a run. A thread loads a block of sources, looks their documents up in the
@@ -30,12 +30,7 @@ the embedder, unless the store has their vectors. When the last vector of a docu
 stored together with others, and its ProcessedDocument is the value of its outcome.
 """
 
-from ragasync.documents.dataframes import (
-    FrameSource,
-    chunks_dataframe,
-    documents_dataframe,
-    stages_dataframe,
-)
+from ragasync.documents.dataframes import chunks_dataframe, documents_dataframe, stages_dataframe
 from ragasync.documents.document_records import ProcessedDocument
 from ragasync.documents.embedders import Embedder, HashingEmbedder, WordLlamaEmbedder
 from ragasync.documents.embedders.openai import OpenAIEmbedder
@@ -55,7 +50,7 @@ from ragasync.documents.models import (
 )
 from ragasync.documents.processor import AsyncDocumentProcessor, DocumentJob
 from ragasync.documents.search import Filter, Hit, Hits
-from ragasync.documents.sources import Source, find_sources
+from ragasync.documents.sources import FrameSource, Source, find_sources
 from ragasync.documents.splitters import (
     RecursiveSplitter,
     SemanticTextSplitter,

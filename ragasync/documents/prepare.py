@@ -14,7 +14,7 @@ from ragasync.documents.document_records import Prepared, PreparedDocument, as_l
 from ragasync.documents.embedders import computing_turn
 from ragasync.documents.loaders.text import refuse_surrogates
 from ragasync.documents.models import Document, IdConflictError
-from ragasync.documents.sources import FileIds
+from ragasync.documents.sources import FileIds, RefusedDocument
 from ragasync.documents.splitters import RecursiveSplitter, add_locations, chunks_at
 from ragasync.documents.stage import StagesFingerprint, fingerprint_of_document
 from ragasync.documents.store import Store
@@ -25,7 +25,6 @@ from ragasync.documents.thread_batches import (
     ThreadBatch,
     has_time,
 )
-from ragasync.documents.unique_sources import RefusedDocument
 from ragasync.errors import StageFailure
 
 INLINE_MAX_CHARS = 50_000

@@ -18,7 +18,7 @@ from ragasync._function_fingerprint.fingerprint import FunctionFingerprint
 from ragasync.documents.config import Stages
 from ragasync.documents.document_records import ProcessedDocument, SkipPolicy
 from ragasync.documents.models import Chunk, Document, IdConflictError, SomeDocumentsRefused
-from ragasync.documents.sources import Source, plain_path
+from ragasync.documents.sources import RefusedDocument, Source, plain_path
 from ragasync.documents.stage import (
     EmbedderIdentity,
     StagesFingerprint,
@@ -26,7 +26,7 @@ from ragasync.documents.stage import (
     function_name,
 )
 from ragasync.documents.store import Store, supports_identity
-from ragasync.documents.unique_sources import NamedFile, RefusedDocument
+from ragasync.documents.unique_sources import NamedFile
 from ragasync.journal.journal import Journal, JournalBinding, bind_journal, definition_of
 from ragasync.journal.rows import PREVIEW, Key, KeyFunction, make_key
 from ragasync.journal.serializers import SERIALIZERS
@@ -55,7 +55,7 @@ class SourceKeys:
             found = make_key(item.text if isinstance(item, NamedFile) else item, key)
             return self._of("key", found.digest.hex(), found.preview)
         if isinstance(item, RefusedDocument):
-            return self._of(item.id, item.taken_by, item.id)
+            return self._of(item.id, item.why, item.id)
         if isinstance(item, Document):
             return self._of(item.id, repr((item.source, content_digest(item))), item.id)
         if isinstance(item, Source):

@@ -22,10 +22,18 @@ from itertools import chain, islice
 from typing import Any, Literal, TypeAlias, cast
 
 from ragasync.dataframe_items import LabeledItems, Labels
-from ragasync.documents.dataframes import FrameSource, frame_documents
 from ragasync.documents.document_records import ProcessedDocument
 from ragasync.documents.models import Document, IdConflictError
-from ragasync.documents.sources import FileIds, Origin, Source, find_sources, plain_path, source_of
+from ragasync.documents.sources import (
+    FileIds,
+    FrameSource,
+    Origin,
+    Source,
+    find_sources,
+    frame_documents,
+    plain_path,
+    source_of,
+)
 from ragasync.documents.store import (
     IdScheme,
     RunRefused,

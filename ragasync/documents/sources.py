@@ -1,5 +1,5 @@
 """
-find_sources: paths, folders, documents and texts become one lazy stream of sources.
+What a run can load: find_sources for paths, folders and texts, FrameSource for rows of DataFrames.
 
 FileIds gives each file its id, an absolute path or one below a root. FolderBoundary decides what
 to do about symbolic links, pipes and devices in a folder that is walked.
@@ -11,15 +11,17 @@ import os
 import re
 import stat
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import translate
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
+from uuid import UUID
 
 from ragasync.arguments import explains_arguments
-from ragasync.documents.models import Document, IdConflictError, LoadError
+from ragasync.dataframe_items import LabeledItems, is_instance_of, labeled_items
+from ragasync.documents.models import Document, IdConflictError, LoadError, LoadReason
 from ragasync.object_views import object_html
 
 
@@ -260,6 +262,29 @@ class Source:
         return self.path_to_open()
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class RefusedDocument(Document):
+    """
+    A document that fails: another source of the run has its id, or its row has no id or text.
+
+    Args:
+        why: the other source, or the message of a LoadError.
+        reason: the reason of the LoadError; None for an IdConflictError.
+    """
+
+    why: str = ""
+    reason: LoadReason | None = None
+
+    def __reduce__(self) -> tuple[type[Document], tuple[object, ...]]:
+        return type(self), (*Document.__reduce__(self)[1], self.why, self.reason)
+
+    def refusal(self) -> IdConflictError | LoadError:
+        """Return the error of this document."""
+        if self.reason is not None:
+            return LoadError(self.reason, self.why)
+        return IdConflictError.between(self.id, self.why, Document.__repr__(self))
+
+
 Origin: TypeAlias = str | os.PathLike[str] | Source | Document | tuple[str, str]
 """One thing to load: a path, a source, a document, or a text with its id in front."""
 
@@ -403,3 +428,179 @@ def _expected(got: object) -> str:
         "a source is a path, a Document, a Source or an (id, text) pair, "
         f"got {got!r:.200} ({type(got).__name__})"
     )
+
+
+# ── rows of DataFrames ──────────────────────────────────────────────────────────────────────────
+
+EXACT_FLOATS = 2**53
+"""Whole numbers below this are exact as floats; larger ids may have been rounded to another's."""
+
+
+class FrameSource:
+    """
+    The rows of a pandas or polars DataFrame as documents, for columns of other names.
+
+    `processor.process(frame)` itself uses the columns `id` and `text`. All other columns become the
+    metadata of a document, without missing values. The id of a row is all that identifies it, so a
+    second run skips unchanged rows and replaces those whose text or metadata have changed. The
+    result has the index of the frame.
+
+    A row that is no document is a failed item with a LoadError. Its reason is `no id` or `missing`
+    (no text), or `wrong type` if there is a value that is no id or no text. Of two rows with one id
+    and different contents, the later fails with an IdConflictError.
+
+    Example:
+        >>> import pandas as pd
+        >>> from ragasync import AsyncDocumentProcessor
+        >>> from ragasync.documents import FrameSource, MemoryStore
+        >>> frame = pd.DataFrame({"ticket": [17, 18], "body": ["A bucket refills.", None]})
+        >>> frame["team"] = ["limits", "ops"]
+        >>> store = MemoryStore()
+        >>> processor = AsyncDocumentProcessor(store=store)
+        >>> result = processor.process_sync(FrameSource(frame, id="ticket", text="body"))
+        >>> result.errors_dataframe()[["item", "error_type", "stage"]]
+          item error_type stage
+        1   18  LoadError  load
+        >>> print(result[1].error)
+        missing: the row 1 has no text in the column 'body': fill it in or drop the row, or pass ...
+        >>> store.search("bucket", where={"team": "limits"})[0].document_id
+        '17'
+        >>> store.close()
+
+    Args:
+        frame: the DataFrame.
+        id: the name of the column with the ids, which are texts, whole numbers or UUIDs. A float
+            that is a whole number counts as one, because a missing id makes a column of whole
+            numbers in pandas one of floats.
+        text: the name of the column with the texts.
+        metadata: the names of the columns that become metadata; None for all others.
+
+    Raises:
+        TypeError: `frame` is not a DataFrame.
+        ValueError: a column is missing, or two have the same name.
+    """
+
+    def __init__(
+        self,
+        frame: Any,
+        *,
+        id: str = "id",  # noqa: A002  # the name of the column that it replaces
+        text: str = "text",
+        metadata: Collection[str] | None = None,
+    ) -> None:
+        if not _is_frame(frame):
+            raise TypeError(
+                f"FrameSource takes a DataFrame of pandas or polars, got {frame!r:.200}"
+            )
+        available = list(frame.columns)
+        chosen = [name for name in available if name not in (id, text)]
+        if metadata is not None:
+            chosen = [metadata] if isinstance(metadata, str) else list(metadata)
+        missing = [name for name in (id, text, *chosen) if name not in available]
+        if missing:
+            raise ValueError(
+                f"expected columns named {[id, text]!r}, which hold the ids and the texts of "
+                f"documents{' and the metadata' if metadata is not None else ''}; {missing!r} of "
+                f"these are not in {available!r:.500}: name yours with "
+                f"FrameSource(frame, id=..., text=...), or call frame.reset_index() if the index "
+                f"holds the ids"
+            )
+        self._frame, self._id, self._text, self._metadata = frame, id, text, chosen
+
+    def documents(self) -> LabeledItems:
+        """The documents of all rows, with the labels of the frame's index."""
+        wanted = dict.fromkeys([self._id, self._text, *self._metadata])
+        rows = labeled_items(self._frame[list(wanted)])
+        assert rows is not None  # a part of a DataFrame is one
+        labels = rows.labels
+        found = [
+            self._document(row, place if labels is None else labels.at(place))
+            for place, row in enumerate(rows.items)
+        ]
+        return LabeledItems(found, labels)
+
+    def _document(self, row: Mapping[Any, Any], label: object) -> Document:
+        """The document of one row."""
+        given, text = row[self._id], row[self._text]
+        id_, problem = _id_of(given), None
+        if not id_:
+            problem = _unusable_id(given, self._id)
+        elif not isinstance(text, str):
+            problem = _unusable_text(text, self._text)
+        if problem is not None:
+            reason, what = problem
+            id_ = id_ or f"row {label!r:.100} of a frame"
+            return RefusedDocument(id_, "", why=f"the row {label!r:.100} has {what}", reason=reason)
+        metadata = {str(name): row[name] for name in self._metadata if not _is_missing(row[name])}
+        return Document(id_, text, metadata)
+
+    def __repr__(self) -> str:
+        return f"<FrameSource of {len(self._frame):,} rows, id={self._id!r}, text={self._text!r}>"
+
+
+def _id_of(given: object) -> str:
+    """The id that a value of a row stands for; empty if it stands for none."""
+    if type(given) is float and given.is_integer() and abs(given) < EXACT_FLOATS:
+        return str(int(given))
+    return str(given) if type(given) in (str, int, UUID) else ""
+
+
+def _unusable_id(given: object, column: str) -> tuple[LoadReason, str]:
+    """Reason and description of a value that is no id."""
+    keep = f"frame.astype({{{column!r}: 'Int64'}}) when it is made keeps whole numbers as they are"
+    if _is_missing(given) or given == "":
+        text = (
+            f"no id in the column {column!r}: fill it in or drop the row, or pass "
+            f"on_unreadable={{'no id'}} to skip such rows"
+        )
+        if isinstance(given, float):
+            text += f" (the column holds floats: {keep})"
+        return "no id", text
+    text = (
+        f"the id {given!r:.100} in the column {column!r}: an id is a text, a whole number or a UUID"
+    )
+    if isinstance(given, float):
+        rounded = "; as a float this one may be rounded" if abs(given) >= EXACT_FLOATS else ""
+        text += f"{rounded}: {keep}"
+    return "wrong type", text
+
+
+def _unusable_text(given: object, column: str) -> tuple[LoadReason, str]:
+    """Reason and description of a value that is no text."""
+    if _is_missing(given):
+        return "missing", (
+            f"no text in the column {column!r}: fill it in or drop the row, or pass "
+            f"on_unreadable={{'missing'}} to skip such rows"
+        )
+    return "wrong type", (
+        f"the value {given!r:.100} in the column {column!r}: a text is a str, as in "
+        f"frame.astype({{{column!r}: str}})"
+    )
+
+
+def frame_documents(sources: object) -> LabeledItems | None:
+    """
+    The documents of a DataFrame or FrameSource; None for other sources.
+
+    Raises:
+        TypeError: a Series, whose values have no ids.
+        ValueError: a DataFrame without the columns `id` and `text`.
+    """
+    if any(is_instance_of(sources, library, "Series") for library in ("pandas", "polars")):
+        raise TypeError(
+            "sources must have ids, got a Series: pass a DataFrame with the columns 'id' and "
+            "'text', or series.items() for (label, text) pairs"
+        )
+    if _is_frame(sources):
+        sources = FrameSource(sources)
+    return sources.documents() if isinstance(sources, FrameSource) else None
+
+
+def _is_frame(value: object) -> bool:
+    """Whether a value is a DataFrame."""
+    return any(is_instance_of(value, library, "DataFrame") for library in ("pandas", "polars"))
+
+
+def _is_missing(value: object) -> bool:
+    """Whether a plain value of a row is missing."""
+    return value is None or (isinstance(value, float) and value != value)

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 from ragasync.documents.document_records import PreparedDocument, ProcessedDocument
 from ragasync.documents.loaders import load_source
-from ragasync.documents.models import Document, IdConflictError, LoadError
-from ragasync.documents.sources import FileIds, Source, as_id, part_id, plain_path
+from ragasync.documents.models import Document, IdConflictError
+from ragasync.documents.sources import FileIds, RefusedDocument, Source, as_id, part_id, plain_path
 from ragasync.documents.stage import StageFunction, content_digest, without_partials
 from ragasync.errors import StageFailure
 from ragasync.foreign_errors import guarded
@@ -65,20 +65,6 @@ class OwnFiles:
         if self._seen[0] != folder:
             self._seen = folder, self._is_own(os.path.realpath(folder))
         return self._seen[1]
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class RefusedDocument(Document):
-    """A document that fails because another source of the run, `taken_by`, has its id."""
-
-    taken_by: str = ""
-
-    def __reduce__(self) -> tuple[type[Document], tuple[object, ...]]:
-        return type(self), (*Document.__reduce__(self)[1], self.taken_by)
-
-    def refusal(self) -> IdConflictError | LoadError:
-        """Return the error of this document."""
-        return IdConflictError.between(self.id, self.taken_by, f"{Document.__repr__(self)}")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -209,7 +195,7 @@ class UniqueSources:
         if isinstance(source, Source):
             return replace(source, taken_by=found.description)
         return RefusedDocument(
-            source.id, source.text, source.metadata, source.source, taken_by=found.description
+            source.id, source.text, source.metadata, source.source, why=found.description
         )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import zip_longest
+from string import ascii_lowercase, ascii_uppercase
 from types import MappingProxyType
 from typing import NamedTuple
 from xml.etree.ElementTree import Element, ParseError, fromstring
@@ -408,41 +409,34 @@ def _in_digits(number: int, digits: str) -> str:
     return str(number).translate({ord("0") + n: digit for n, digit in enumerate(digits)})
 
 
-_FORMATS: Mapping[str, Callable[[int], str | None]] = MappingProxyType(
-    {
-        "decimal": str,
-        "none": lambda _: "",
-        "decimalZero": lambda n: f"{n:02}",
-        "decimalHalfWidth": str,
-        "decimalFullWidth": lambda n: _in_digits(n, "０１２３４５６７８９"),
-        "decimalFullWidth2": lambda n: _in_digits(n, "０１２３４５６７８９"),
-        "decimalEnclosedCircle": lambda n: chr(0x245F + n) if 0 < n <= 20 else None,
-        "decimalEnclosedCircleChinese": lambda n: chr(0x245F + n) if 0 < n <= 20 else None,
-        "numberInDash": lambda n: f"- {n} -",
-        "ordinal": _ordinal,
-        "lowerLetter": lambda n: _letters(n, "abcdefghijklmnopqrstuvwxyz"),
-        "upperLetter": lambda n: _letters(n, "ABCDEFGHIJKLMNOPQRSTUVWXYZ"),
-        "lowerRoman": _roman,
-        "upperRoman": lambda n: (_roman(n) or "").upper() or None,
-        "russianLower": lambda n: _letters(n, _CYRILLIC),
-        "russianUpper": lambda n: _letters(n, _CYRILLIC.upper()),
-        "aiueoFullWidth": lambda n: _letters(n, _AIUEO),
-        "aiueo": lambda n: _letters(n, _AIUEO),
-        "thaiNumbers": lambda n: _in_digits(n, "๐๑๒๓๔๕๖๗๘๙"),
-        "hindiNumbers": lambda n: _in_digits(n, "०१२३४५६७८९"),
-        "ideographDigital": lambda n: _in_digits(n, _DIGITS),
-        "japaneseDigitalTenThousand": lambda n: _in_digits(n, _DIGITS),
-        "taiwaneseDigital": lambda n: _in_digits(n, _DIGITS),
-        "koreanDigital2": lambda n: _in_digits(n, _DIGITS),
-        "japaneseCounting": _counting,
-        "chineseCounting": _counting,
-        "chineseCountingThousand": _counting,
-        "taiwaneseCounting": _counting,
-        "taiwaneseCountingThousand": _counting,
-        "ideographTraditional": lambda n: _letters(n, "甲乙丙丁戊己庚辛壬癸"),
-        "ideographZodiac": lambda n: _letters(n, "子丑寅卯辰巳午未申酉戌亥"),
-    }
-)
+_SAME_FORMATS: Mapping[str, Callable[[int], str | None]] = {
+    "none": lambda _: "",
+    "decimal decimalHalfWidth": str,
+    "decimalZero": lambda n: f"{n:02}",
+    "decimalFullWidth decimalFullWidth2": lambda n: _in_digits(n, "０１２３４５６７８９"),
+    "decimalEnclosedCircle decimalEnclosedCircleChinese": (
+        lambda n: chr(0x245F + n) if 0 < n <= 20 else None
+    ),
+    "numberInDash": lambda n: f"- {n} -",
+    "ordinal": _ordinal,
+    "lowerLetter": lambda n: _letters(n, ascii_lowercase),
+    "upperLetter": lambda n: _letters(n, ascii_uppercase),
+    "lowerRoman": _roman,
+    "upperRoman": lambda n: (_roman(n) or "").upper() or None,
+    "russianLower": lambda n: _letters(n, _CYRILLIC),
+    "russianUpper": lambda n: _letters(n, _CYRILLIC.upper()),
+    "aiueo aiueoFullWidth": lambda n: _letters(n, _AIUEO),
+    "thaiNumbers": lambda n: _in_digits(n, "๐๑๒๓๔๕๖๗๘๙"),
+    "hindiNumbers": lambda n: _in_digits(n, "०१२३४५६७८९"),
+    "ideographDigital japaneseDigitalTenThousand taiwaneseDigital koreanDigital2": (
+        lambda n: _in_digits(n, _DIGITS)
+    ),
+    "japaneseCounting chineseCounting chineseCountingThousand taiwaneseCounting "
+    "taiwaneseCountingThousand": _counting,
+    "ideographTraditional": lambda n: _letters(n, "甲乙丙丁戊己庚辛壬癸"),
+    "ideographZodiac": lambda n: _letters(n, "子丑寅卯辰巳午未申酉戌亥"),
+}
+_FORMATS = {name: shown for names, shown in _SAME_FORMATS.items() for name in names.split()}
 
 
 _LEFT_OUT = frozenset({"w:del", "w:moveFrom", "w:rPr", "w:delText", "w:instrText"})

@@ -28,6 +28,7 @@ from ragasync.documents.search import (
     kind_of,
     titles_of,
 )
+from ragasync.documents.store import is_encodable
 from ragasync.documents.stores.requests import Search
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def _comparisons(condition: Comparison, stored: StoredTexts) -> Iterator[str]:
 
 def _of_column(column: str, condition: Comparison) -> str:
     """Predicate of a column of texts, which equals nothing but texts and None."""
-    texts = [value for value in condition.values if isinstance(value, str) and _is_utf8(value)]
+    texts = [value for value in condition.values if isinstance(value, str) and is_encodable(value)]
     literals = [f"'{text.replace(chr(39), chr(39) * 2)}'" for text in texts]
     parts = []
     if condition.operator in _SQL and literals:
@@ -172,11 +173,6 @@ def _of_column(column: str, condition: Comparison) -> str:
     if condition.operator == "in" and None in condition.values:
         parts.append(f"{column} IS NULL")
     return " OR ".join(parts) or "false"
-
-
-def _is_utf8(text: str) -> bool:
-    """Whether a text has no lone surrogates, as all stored texts."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _compared(value: str, condition: Comparison) -> Iterator[str]:
