@@ -506,7 +506,6 @@ EXTRAS = {
     "wordllama": ("ingest", "WordLlamaEmbedder()(['a'])"),
     "httpx": ("openai", "run_async(OpenAIEmbedder('m', api_key='k').open().__aenter__())"),
     "lancedb": ("lance", "LanceStore('kb').documents()"),
-    "docx": ("ingest", "load_source('a.docx')"),
     "pypdfium2": ("ingest", "load_source('a.pdf')"),
     "semantic_text_splitter": ("ingest", "SemanticTextSplitter()('a')"),
     "cloudpickle": ("processes", "in_a_pool()"),
@@ -528,7 +527,6 @@ from ragasync.documents import *
 def in_a_pool():
     pool = concurrent.futures.ProcessPoolExecutor(1)
     AsyncBatchProcessor(lambda item: item, executor=pool).process_sync([1]).raise_for_errors()
-Path("a.docx").write_bytes(b"PK\\x03\\x04" + b"0" * 100)
 Path("a.pdf").write_bytes(b"%PDF-1.7")
 if __name__ == "__main__":
     try:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import posixpath
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import NamedTuple, Self
 from xml.etree.ElementTree import Element
 
 from ragasync.documents.loaders.docx_elements import (
@@ -30,11 +31,6 @@ from ragasync.documents.loaders.docx_elements import (
 )
 from ragasync.documents.loaders.text import Loaded, join_parts
 from ragasync.documents.models import LoadError
-from ragasync.errors import MissingExtra
-
-if TYPE_CHECKING:
-    from docx.opc.packuri import PackURI
-
 
 _MAX_COLUMNS = 16_384  # columns; Word allows 63, and no spreadsheet more than this
 _LEFT_OUT = frozenset(
@@ -474,14 +470,9 @@ def load_docx(data: bytes) -> Loaded:
     text.
 
     Raises:
-        MissingExtra: If python-docx is not installed.
         LoadError: "too large" for a file that would unpack to over 200 MB or has too many parts
             or tags, "docx" for a broken or too deeply nested one, "encrypted" for a locked one.
     """
-    try:
-        import docx.opc.packuri as names
-    except ImportError:
-        raise MissingExtra("loading a Word document", "python-docx", "ingest") from None
     try:
         if data.startswith(_OLE):  # the container of locked documents, and of Word before 2007
             raise LoadError(
@@ -489,7 +480,7 @@ def load_docx(data: bytes) -> Loaded:
                 "locked by a password, or of Word before 2007: save it as an open .docx",
             )
         with _open_package(data) as archive:
-            return _Document(_Package(archive, names.PackURI, _TagBudget())).text()
+            return _Document(_Package(archive, _TagBudget())).text()
     except LoadError:
         raise
     except Exception as error:
@@ -536,7 +527,7 @@ class _Relation(NamedTuple):
 
     kind: str
     id: str | None
-    target: PackURI
+    target: str
 
 
 class _TagBudget:
@@ -556,25 +547,24 @@ class _TagBudget:
 class _Package:
     """The parts of a document by their names; what is not asked for is not unpacked."""
 
-    def __init__(self, archive: zipfile.ZipFile, uri: type[PackURI], tags: _TagBudget) -> None:
+    def __init__(self, archive: zipfile.ZipFile, tags: _TagBudget) -> None:
         self._archive = archive
         self.tags = tags
-        self.uri = uri
         # Names are compared without case (ECMA-376, part 2), and some writers use backslashes.
         self._members = {
             member.filename.replace("\\", "/").lower(): member for member in archive.infolist()
         }
 
-    def read(self, part: PackURI) -> bytes | None:
+    def read(self, part: str) -> bytes | None:
         """Return the bytes of a part; None if the file has no such part."""
-        member = self._members.get(part.membername.lower())
+        member = self._members.get(part[1:].lower())
         if member is None:
             return None
         if member.flag_bits & 1:
             raise LoadError("encrypted", f"{part} is locked by a password: save it without one")
         return self._archive.read(member)
 
-    def root_of(self, part: PackURI) -> Element | None:
+    def root_of(self, part: str) -> Element | None:
         """Return the XML of a part; None if the file has no such part."""
         data = self.read(part)
         if data is None:
@@ -582,18 +572,19 @@ class _Package:
         # Start and end tags are counted alike, and no text holds the sign itself.
         self.tags.take(data.count(b"<"))
         _refuse_many(part, lambda name: _count_in_bytes(data, name))
-        root = parse_part(data, part.membername)
+        root = parse_part(data, part[1:])
         _refuse_many(part, lambda name: sum(1 for _ in elements_of(root, name)))
         return root
 
-    def relations(self, part: PackURI) -> Iterator[_Relation]:
+    def relations(self, part: str) -> Iterator[_Relation]:
         """Yield the relationships of a part to others inside the package."""
-        root = self.root_of(part.rels_uri)
+        folder, name = posixpath.split(part)
+        root = self.root_of(posixpath.join(folder, "_rels", f"{name}.rels"))
         for element in () if root is None else root:
             target = attribute(element, "Target")
             if target and attribute(element, "TargetMode") != "External":
                 kind = (attribute(element, "Type") or "").rpartition("/")[2]
-                resolved = self.uri.from_rel_ref(part.baseURI, target)
+                resolved = posixpath.normpath(posixpath.join(folder, target))
                 yield _Relation(kind, attribute(element, "Id"), resolved)
 
 
@@ -603,9 +594,9 @@ class _Document:
     def __init__(self, package: _Package, *, is_inserted: bool = False) -> None:
         self._package = package
         self._is_inserted = is_inserted
-        relations = package.relations(package.uri("/"))
+        relations = package.relations("/")
         mains = (each.target for each in relations if each.kind == "officeDocument")
-        main = next(mains, package.uri("/word/document.xml"))
+        main = next(mains, "/word/document.xml")
         root = package.root_of(main)
         if root is None or name_of(root) != "w:document":
             got = "no such part" if root is None else f"<{root.tag:.100}>"
@@ -639,7 +630,7 @@ class _Document:
         roots = (self._package.root_of(part) for part in targets)
         return next((root for root in roots if root is not None), None)
 
-    def _linked_from(self, part: PackURI) -> Callable[[str], str]:
+    def _linked_from(self, part: str) -> Callable[[str], str]:
         """Return a function from a relationship's id to the text of the part it shows."""
 
         @cache
@@ -661,7 +652,7 @@ class _Document:
                 raise
             text = None
         if text is None:
-            self._unread.append(str(relation.target))
+            self._unread.append(relation.target)
         return text or ""
 
     def _text_of(self, relation: _Relation) -> str | None:
@@ -669,8 +660,9 @@ class _Document:
         part = relation.target
         if relation.kind == "aFChunk":
             data = self._package.read(part) or b""
-            if part.ext.lower() != "docx":
-                return inserted_text(data, part.ext.lower())
+            suffix = posixpath.splitext(part)[1].lower()
+            if suffix != ".docx":
+                return inserted_text(data, suffix)
             return None if self._is_inserted else self._inserted_document(data)
         shown = {"diagramData": diagram_text, "chart": chart_text}.get(relation.kind)
         root = self._package.root_of(part) if shown else None
@@ -678,7 +670,7 @@ class _Document:
 
     def _inserted_document(self, data: bytes) -> str:
         with _open_package(data) as archive:
-            package = _Package(archive, self._package.uri, self._package.tags)
+            package = _Package(archive, self._package.tags)
             text, metadata = _Document(package, is_inserted=True).text()
         unread = metadata.get("unread_parts", ())
         self._unread += unread if isinstance(unread, tuple) else ()

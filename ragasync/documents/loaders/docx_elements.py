@@ -582,11 +582,11 @@ def inserted_text(data: bytes, suffix: str) -> str | None:
     if len(data) > _MAX_INSERTED:
         return None
     match suffix:
-        case "htm" | "html" | "xhtml":
+        case ".htm" | ".html" | ".xhtml":
             return load_html(data)[0]
-        case "txt":
+        case ".txt":
             return load_text(data)[0]
-        case "mht" | "mhtml":
+        case ".mht" | ".mhtml":
             message = email.message_from_bytes(data, policy=email.policy.default)
             body = next(
                 (part for part in message.walk() if part.get_content_subtype() == "html"), None
