@@ -26,6 +26,40 @@ from ragasync.usage import CallUsage, Usage, UsageTotals, current_call
 CACHED_FUNCTIONS = 4
 """How many functions a worker keeps: each run has one."""
 
+GROUP_SECONDS = 0.05
+"""Seconds that the items of one group should take together on their worker."""
+
+
+class GroupSize:
+    """
+    The size of groups that adapts to the time of their items: as many as take GROUP_SECONDS.
+
+    Groups of quick items share the cost of their hand-over, which is milliseconds on a cluster.
+    Slow items travel alone, so that each worker has some. Nobody knows which they are before the
+    first results, so the first groups have one item each.
+
+    Args:
+        most: the maximum number of items in a group.
+
+    Attributes:
+        current: the maximum number of items in the next group.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._item_seconds: float | None = None
+        self.current = 1
+
+    def add(self, seconds: Sequence[float]) -> None:
+        """Adapt the size to the time that each item of a group took."""
+        if not seconds:
+            return
+        mean = sum(seconds) / len(seconds)
+        before = mean if self._item_seconds is None else self._item_seconds
+        self._item_seconds = (before + mean) / 2
+        fitting = GROUP_SECONDS / max(self._item_seconds, 1e-9)
+        self.current = max(1, min(self._most, int(fitting)))
+
 
 class ItemNames(Sequence[str]):
     """The names of a group's items in errors, made from their indices only when needed."""

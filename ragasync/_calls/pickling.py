@@ -12,7 +12,6 @@ import io
 import linecache
 import pickle
 import threading
-from collections import ChainMap
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, lru_cache, partial
 from itertools import islice
@@ -76,13 +75,22 @@ def try_call(function: Callable[..., Any], *arguments: Any) -> tuple[Any, BaseEx
 def _pickler_of(cloudpickle: ModuleType) -> Any:
     """Extend cloudpickle's pickler so that code carries its file name and source lines."""
     pickler: Any = cloudpickle.CloudPickler
-    reduce_code = pickler.dispatch_table[CodeType]
+    table_of_all = pickler.dispatch_table
+    reduce_code = table_of_all[CodeType]
 
     def with_source(code: CodeType) -> tuple[Any, ...]:
         return _code_with_source, (*reduce_code(code), code.co_filename, *_source_lines(code))
 
-    table = ChainMap({CodeType: with_source}, pickler.dispatch_table)
-    return type("SourcePickler", (pickler,), {"dispatch_table": table})
+    def dispatch_table(_: Any) -> dict[type, Any]:
+        # A plain dict for each pickler: each object is looked up in it, and cloudpickle's ChainMap
+        # is one of Python code. It is not kept, because other libraries may add to copyreg's table.
+        found: dict[type, Any] = {}
+        for table in reversed(getattr(table_of_all, "maps", [table_of_all])):
+            found.update(table)
+        found[CodeType] = with_source
+        return found
+
+    return type("SourcePickler", (pickler,), {"dispatch_table": property(dispatch_table)})
 
 
 def _source_lines(code: CodeType) -> tuple[int, list[str]]:

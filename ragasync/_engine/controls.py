@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from ragasync._bridge.interrupts import Interrupted
 from ragasync._calls.caller import Caller
+from ragasync._calls.groups import GroupSize
 from ragasync._engine.workers import Interrupt
 from ragasync._limits.adaptive import ConcurrencyController
 from ragasync._limits.combined import CombinedLimiter
@@ -170,6 +171,7 @@ class RunControls:
         pauses: how often and how long the service asked for a pause.
         totals: what the run has counted.
         activity: notes when calls are in flight, if somebody wants to know.
+        group_size: adapts the size of groups for an executor to their time; None if it is fixed.
         setup: the opening of the journal and the resources.
         live: the workers of the run, or what stands for them before they start and after they end.
     """
@@ -199,6 +201,7 @@ class RunControls:
         self.pauses = ServicePauses()
         self.totals = RunTotals()
         self.activity: ActivityMonitor | None = None
+        self.group_size: GroupSize | None = None
         self.setup = CancellableSetup()
         self.live = LiveRun(self.setup)
         self.adaptive = False

@@ -103,6 +103,8 @@ class ErrorHandler(Generic[T, R]):
         self, call: PendingCall[T], result: GroupResult, started: float, worker: int
     ) -> None:
         """Record each item of a group by itself; each that failed is retried by itself."""
+        if self._controls.group_size is not None:
+            self._controls.group_size.add(result.seconds)
         if result.usage:
             call.add_usage([result.usage.get(place, NO_USAGE) for place in range(len(call))])
         if not result.errors and self._policy.retry_on_result is None:

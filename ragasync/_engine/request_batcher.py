@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Generic, NoReturn, Self, TypeVar
 
 from ragasync._bridge.interrupts import Interrupted
+from ragasync._calls.groups import GroupSize
 from ragasync._engine.controls import RunControls
 from ragasync._engine.item_queue import QueuedItems
 from ragasync._engine.job_run import stage_stats
@@ -175,6 +176,7 @@ class RequestBatcher(Generic[T, R]):
         on_early_stop: called with the reason when the run stops early, so that callers are refused.
         on_resize: called when another number of calls is allowed.
         max_wait: the seconds after which a partial batch is sent although items keep arriving.
+        group_size: adapts the size of groups for an executor; None if it is fixed.
         usage: counts what its calls report; a call of another run that awaits it gets its part.
 
     Attributes:
@@ -190,6 +192,7 @@ class RequestBatcher(Generic[T, R]):
         on_early_stop: Callable[[str], None] = lambda _: None,
         on_resize: Callable[[], None] = lambda: None,
         max_wait: float = math.inf,
+        group_size: GroupSize | None = None,
         usage: UsageTotals | None = None,
     ) -> None:
         self._no_more_expected, self._max_wait = no_more_expected, max_wait
@@ -198,7 +201,7 @@ class RequestBatcher(Generic[T, R]):
         self.run = RunControls(
             settings, on_early_stop=on_early_stop, on_resize=on_resize, usage=usage
         )
-        self.run.activity = self.activity
+        self.run.activity, self.run.group_size = self.activity, group_size
         self._items: QueuedItems[T] | None = None
         self._task: asyncio.Task[None] | None = None
         self._opened = asyncio.Event()

@@ -205,7 +205,9 @@ class Scheduler(LiveRun, Generic[T, R]):
 
     def _batch_size(self, read: int) -> int:
         """Size the next batch, given how many items were read."""
-        return self._settings.next_size(read, self._total, self._controls.max_concurrency)
+        size = self._settings.next_size(read, self._total, self._controls.max_concurrency)
+        group_size = self._controls.group_size
+        return size if group_size is None else min(size, group_size.current)
 
     async def _wait_for_work(self) -> None:
         """Wait until woken; if it is for new items, count the time as the source's."""

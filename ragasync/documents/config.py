@@ -62,7 +62,7 @@ CallSettings: TypeAlias = BatchSettings[Any, Any]
 STORE_ROOM = 512
 """Chunks of documents that wait for the transaction in which they are stored together."""
 
-SOURCES_PER_GROUP = 32
+SOURCES_PER_GROUP = 64
 """The maximum number of sources in one hand-over to an executor."""
 
 
@@ -290,7 +290,6 @@ def _may_use_processes(stages: Stages, settings: Settings) -> bool:
     return (
         functions == (load_source, RecursiveSplitter, HashingEmbedder)
         and all(stage.is_plain for stage in (stages.load, stages.chunk, stages.embed))
-        and settings.executor is None
         and settings.timeout is None
     )
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from ragasync._calls.caller import Caller
+from ragasync._calls.groups import GroupSize
 from ragasync._engine.controls import RunControls
 from ragasync._engine.request_batcher import RequestBatcher, RequestFailed
 from ragasync._outcomes.stats import StageStats
@@ -87,6 +88,7 @@ class Pipeline:
         self._stages: dict[str, RequestBatcher[Any, Any]] = {}
         self._blocks: ThreadBatcher[object, Any] | None = None
         self._store_steps: ThreadBatcher[StoreStep, None] | None = None
+        self._group_size = None if config.prepare is None else GroupSize(config.prepare.batch_size)
         self._run: RunControls | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._refusal: EmbedderMismatch | None = None
@@ -155,6 +157,7 @@ class Pipeline:
             no_more_expected=no_more_expected,
             on_early_stop=self.stop_early,
             on_resize=self.controls.resize_room,
+            group_size=self._group_size if name == LOAD_AND_CHUNK else None,
             usage=UsageTotals(within=self._run.usage),
             **{"max_wait": STORE_MAX_WAIT} if name == "store" else {},
         )
@@ -501,16 +504,19 @@ class Pipeline:
         self._loading += change
         if not self._loading and self._all_read:
             self.source_ended()
+        step = 1
         if self._blocks is not None:
             ahead = self._blocks.ahead
-        elif self._config.prepare is not None:
-            ahead = self.controls.max_concurrency * self._config.prepare.batch_size
         else:
-            ahead = self.controls.max_concurrency
+            if self._group_size is not None:
+                step = self._group_size.current
+            ahead = self.controls.max_concurrency * step
         run = self._run
         assert run is not None  # of which this source is an item
-        if (self._loading >= ahead) is not run.input_paused:
-            run.pause_input(self._loading >= ahead)
+        if self._loading >= ahead:
+            run.pause_input(True)
+        elif self._loading <= ahead - step:  # there is room for a whole group
+            run.pause_input(False)
 
     @property
     def _more_to_embed(self) -> bool:

@@ -226,8 +226,8 @@ class AsyncDocumentProcessor:
         chunk: a function from a text to texts or Chunks; the default is RecursiveSplitter().
         embed: a function from a list of texts to one vector per text; the default is
             HashingEmbedder(), which computes. With the default load and chunk, and without settings
-            of their own, a large run calls it in worker processes; the environment variable
-            RAGASYNC_WORKER_PROCESSES=0 turns that off.
+            of their own, a large run calls it in worker processes of its own, also if it has an
+            `executor`; the environment variable RAGASYNC_WORKER_PROCESSES=0 turns that off.
         store: a Store, or a function of (document, chunks, embeddings). None keeps documents,
             chunks and embeddings in the result.
         max_concurrency: the number of documents that are loaded and chunked concurrently; short
@@ -242,7 +242,8 @@ class AsyncDocumentProcessor:
         retry_count: the number of retries of `embed` and `store`; load and chunk are not retried.
         retry_delay: the base of their exponential back-off, in seconds.
         timeout: the time limit of one call of any stage, in seconds.
-        executor: where sync load and chunk functions run, instead of on threads.
+        executor: where sync load and chunk functions run, instead of on threads. Quick sources
+            travel in groups, slow ones alone. Stage(embed, executor=...) embeds there too.
         max_errors: as for AsyncBatchProcessor.
         max_error_rate: as for AsyncBatchProcessor.
         max_initial_failures: stop the run if the first calls of `embed`, or of a `store` function,

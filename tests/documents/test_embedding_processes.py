@@ -336,7 +336,6 @@ def own_load(source):
         {"embed": OwnEmbedder()},
         {"embed": Stage(HashingEmbedder(), max_concurrency=2)},
         {"timeout": 30},
-        {"executor": ThreadPoolExecutor(1)},
     ],
     ids=lambda settings: ", ".join(settings),
 )
@@ -349,12 +348,13 @@ def test_other_functions_and_settings_stay_in_the_process(settings, monkeypatch)
     assert _started == []
 
 
-def test_the_embedded_default_is_what_starts_them(monkeypatch):
-    """The opposite of the test before this one."""
+@pytest.mark.parametrize("executor", [None, ThreadPoolExecutor(1)], ids=["threads", "executor"])
+def test_the_embedded_default_is_what_starts_them(executor, monkeypatch):
+    """Also if an executor loads and chunks, because this process embeds all the same."""
     monkeypatch.setattr(embedders, "START_CHARS", [1])
     monkeypatch.setattr(subprocess, "Popen", _refuse)
     _started.clear()
-    assert AsyncDocumentProcessor().process_sync(long_sources(3)).all_succeeded
+    assert AsyncDocumentProcessor(executor=executor).process_sync(long_sources(3)).all_succeeded
     assert _started
 
 

@@ -1,6 +1,8 @@
 """Sources that are loaded and chunked by an executor whose groups and results are pickled."""
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +87,34 @@ async def test_a_source_of_several_documents_is_one_outcome(folder: Path):
         assert {(each.id, each.metadata["n"]) for each in store.documents()} == {
             (f"{source} {number}", number) for source in "ab" for number in range(3)
         }
+
+
+# ── groups ──────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_few_slow_sources_are_shared_among_all_workers():
+    """In one group, the first worker would load one after the other, and the others nothing."""
+    all_began = threading.Barrier(4)
+
+    def load(source: int) -> Document:
+        all_began.wait(timeout=20)
+        return Document(str(source), "text")
+
+    with ThreadPoolExecutor(4) as executor:
+        processor = AsyncDocumentProcessor(load, executor=executor, max_concurrency=4)
+        result = await processor.process(range(4))
+    result.raise_for_errors()
+
+
+async def test_many_quick_sources_travel_in_groups():
+    """A hand-over to a cluster takes longer than to load a short file."""
+    executor = ByPost()
+    result = await AsyncDocumentProcessor(several, executor=executor).process(
+        str(number) for number in range(1_000)
+    )
+    assert result.success_count == 1_000
+    assert sum(map(len, executor.groups)) == 1_000
+    assert len(executor.groups) < 300
 
 
 # ── second runs ─────────────────────────────────────────────────────────────────────────────
