@@ -208,9 +208,10 @@ def to_embedding_matrix(vectors: Any, texts: Sequence[str]) -> Sequence[NDArray[
         ValueError: it has a wrong number of vectors, or vectors of different lengths.
     """
     given = np.asarray(check_values(vectors, len(texts)))
-    if given.dtype.kind in "bSU":  # numpy would take true and "1.0" for numbers
-        raise TypeError(f"embed must return numbers, got {given.dtype} in {vectors!r:.200}")
-    rows = np.asarray(given, dtype=np.float32)
+    if given.dtype.kind in "bcSU":  # numpy would take true, 1j and "1.0" for numbers
+        raise TypeError(f"embed must return real numbers, got {given.dtype} in {vectors!r:.200}")
+    # A copy, unless it is one already: the embedder may fill the same array in its next call.
+    rows = np.array(given, dtype=np.float32, copy=None if isinstance(vectors, list) else True)
     if rows.ndim != 2 or rows.shape[1] == 0:
         raise TypeError(
             f"embed must return a vector for each of {len(texts)} texts, "

@@ -133,6 +133,27 @@ async def test_a_vector_that_is_not_finite_fails_its_document_alone(bad):
     assert notes(result[1]) == ["in stage embed: chunk 2 of 2 (characters 4 to 7) of 'b'"]
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_an_embedder_may_fill_the_same_array_in_each_call(is_async):
+    """Each document keeps the vectors of its own chunks."""
+    buffer = np.zeros((8, 1), np.float32)
+
+    def fill(texts):
+        for place, text in enumerate(texts):
+            buffer[place] = len(text)
+        return buffer[: len(texts)]
+
+    async def fill_async(texts):
+        return fill(texts)
+
+    result = await process(
+        *("x" * length for length in range(1, 9)),
+        embed=Stage(fill_async if is_async else fill, max_concurrency=1, batch_size=2),
+    )
+    lengths = [done.embeddings.tolist() for done in result.results]
+    assert lengths == [[[length]] for length in range(1, 9)]
+
+
 async def test_a_wrong_number_of_vectors_is_an_error_with_both_numbers():
     """The batch is halved until it is clear whose it is."""
 
