@@ -329,6 +329,11 @@ class SkipPolicy:
             )
         return cls(reasons=frozenset(given))
 
+    @property
+    def skips_any(self) -> bool:
+        """Whether it skips sources at all."""
+        return self.every or bool(self.reasons)
+
     def covers(self, reason: str) -> bool:
         """Whether a source with a LoadError of this reason is skipped."""
         return self.every or reason in self.reasons

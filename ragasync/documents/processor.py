@@ -274,8 +274,9 @@ class AsyncDocumentProcessor:
         journal: a Journal or its path. A source with a recorded outcome is not loaded again as
             long as the stages are unchanged and the store still has its documents; a store that
             cannot tell is trusted. A file with a new modification time is loaded again, so that
-            the store has it. A failure is kept, unless the journal has `retry_failed`, or the
-            error was an id conflict with another source, which may be gone.
+            the store has it. A failure is kept, unless the journal has `retry_failed`, the error
+            was an id conflict with another source, which may be gone, or it is a LoadError and
+            `on_unreadable` skips some.
 
     Raises:
         TypeError: an argument has the wrong type.

@@ -17,7 +17,13 @@ import numpy as np
 from ragasync._function_fingerprint.fingerprint import FunctionFingerprint
 from ragasync.documents.config import Stages
 from ragasync.documents.document_records import ProcessedDocument, SkipPolicy
-from ragasync.documents.models import Chunk, Document, IdConflictError, SomeDocumentsRefused
+from ragasync.documents.models import (
+    Chunk,
+    Document,
+    IdConflictError,
+    LoadError,
+    SomeDocumentsRefused,
+)
 from ragasync.documents.sources import RefusedDocument, Source, plain_path
 from ragasync.documents.stage import (
     EmbedderIdentity,
@@ -149,11 +155,19 @@ def bind_document_journal(
         has_slow_keys=True,
         serializer=DocumentSerializer(with_content=keep_content or keeps_nothing),
         is_still_valid=IsStillValid(stages.known, keeps_nothing, skip_policy),
-        # The source with the same id may be gone in the next run.
-        transient_errors=frozenset({IdConflictError.__name__, SomeDocumentsRefused.__name__}),
+        transient_errors=_transient_errors(skip_policy),
         # A store that cannot report what it holds has the last version of each source.
         subject=attrgetter("id") if stages.store is not None and stages.known is None else None,
     )
+
+
+def _transient_errors(skip_policy: SkipPolicy) -> frozenset[str]:
+    """Class names of errors that another run may not have."""
+    # The source with the same id may be gone in the next run.
+    names = {IdConflictError.__name__, SomeDocumentsRefused.__name__}
+    if skip_policy.skips_any:  # the recorded failure may be from before it was asked to
+        names.add(LoadError.__name__)
+    return frozenset(names)
 
 
 def _destination(stages: Stages) -> str:

@@ -93,6 +93,23 @@ async def test_a_journal_keeps_that_they_were_passed_over(folder, tmp_path):
     assert [outcome.status for outcome in third] == ["done", "failed", "failed", "done"]
 
 
+async def test_on_unreadable_applies_to_the_failures_and_skips_of_earlier_runs(folder, tmp_path):
+    """The journal keeps outcomes, not what its user wants to call them."""
+
+    async def run(on_unreadable):
+        processor = AsyncDocumentProcessor(
+            on_unreadable=on_unreadable, journal=tmp_path / "run.sqlite"
+        )
+        return await processor.process(folder)
+
+    assert (await run("fail")).error_count == 3
+    assert skipped(await run({"binary"})) == {"b.bin": "binary", "c.bin": "binary"}
+    everything = await run("skip")
+    assert everything.all_succeeded
+    assert skipped(everything) == {"b.bin": "binary", "c.bin": "binary", "d.txt": "empty"}
+    assert (await run("fail")).error_count == 3
+
+
 @pytest.mark.parametrize("given", ["binary", True, 1, None, [1]])
 def test_reasons_are_a_collection_of_texts(given):
     """One text alone would be taken letter by letter."""
