@@ -6,7 +6,6 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -310,16 +309,10 @@ def store_settings(
     if is_store and stage.resources is not None:
         raise ValueError("resources are passed to a function, and a Store has its own: leave out")
     in_groups = is_store and _takes_groups(store)
-    call: StageFunction = (
-        _call_function(stage.function)
-        if not is_store
-        else partial(
-            _upsert_many if in_groups else _upsert,
-            store,
-            embedder,
-            supports_embedder_identity(store),
-        )
-    )
+    calls = StoreCalls(store, embedder)
+    call: StageFunction = calls.upsert_many if in_groups else calls.upsert
+    if not is_store:
+        call = _call_function(stage.function)
     settings = stage.plan(
         call,
         max_concurrency=1 if is_store else max_concurrency,
@@ -357,34 +350,34 @@ def _fatal_if_refused(retry: AsyncRetry) -> Callable[[Exception], Verdict]:
     return verdict
 
 
-def _identity(embedder: EmbedderInStore, takes_identity: bool) -> dict[str, str]:
-    """The embedder as arguments of `upsert` and `upsert_many`."""
-    name, identity = embedder.known_as
-    return {"embedder": name, "identity": identity} if takes_identity else {"embedder": name}
+@dataclass(frozen=True, slots=True)
+class StoreCalls:
+    """The calls of a Store that store documents: one, or several in a transaction."""
 
+    store: Any
+    embedder: EmbedderInStore
 
-def _upsert(
-    store: Any, embedder: EmbedderInStore, takes_identity: bool, request: EmbeddedDocument
-) -> object:
-    """Store one document."""
-    document, chunks, embeddings, fingerprint = request.for_store()
-    named = _identity(embedder, takes_identity)
-    return store.upsert(document, chunks, embeddings, fingerprint=fingerprint, **named)
+    @property
+    def _named(self) -> dict[str, str]:
+        """The embedder as arguments of `upsert` and `upsert_many`."""
+        name, identity = self.embedder.known_as
+        takes_identity = supports_embedder_identity(self.store)
+        return {"embedder": name, "identity": identity} if takes_identity else {"embedder": name}
 
+    def upsert(self, request: EmbeddedDocument) -> object:
+        """Store one document."""
+        document, chunks, embeddings, fingerprint = request.for_store()
+        names = {"fingerprint": fingerprint, **self._named}
+        return self.store.upsert(document, chunks, embeddings, **names)
 
-def _upsert_many(
-    store: Any,
-    embedder: EmbedderInStore,
-    takes_identity: bool,
-    requests: Sequence[EmbeddedDocument],
-) -> list[Exception | None]:
-    """Store documents in one transaction, or in several if they are large."""
-    named = _identity(embedder, takes_identity)
-    outcomes: list[Exception | None] = []
-    for group in _groups_by_size(requests):
-        found = list(store.upsert_many([each.for_store() for each in group], **named))
-        outcomes += check_values(found, len(group))
-    return outcomes
+    def upsert_many(self, requests: Sequence[EmbeddedDocument]) -> list[Exception | None]:
+        """Store documents in one transaction, or in several if they are large."""
+        outcomes: list[Exception | None] = []
+        for group in _groups_by_size(requests):
+            given = [each.for_store() for each in group]
+            found = list(self.store.upsert_many(given, **self._named))
+            outcomes += check_values(found, len(group))
+        return outcomes
 
 
 def _groups_by_size(requests: Sequence[EmbeddedDocument]) -> list[list[EmbeddedDocument]]:

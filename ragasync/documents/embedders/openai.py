@@ -126,7 +126,9 @@ class ClientService:
     limiters; its headers are read where it shows them. A sync client is called on a thread.
     """
 
-    def __init__(self, client: Any, extra: Mapping[str, object]) -> None:
+    def __init__(
+        self, client: Any, extra: Mapping[str, object], sending: Callable[[], None]
+    ) -> None:
         self._has_sdk_options = isinstance(getattr(client, "max_retries", None), int)
         if self._has_sdk_options:
             client = client.with_options(max_retries=0)
@@ -137,9 +139,10 @@ class ClientService:
             )
         self._client = client
         self._extra = {"extra_body": dict(extra)} if extra else {}
+        self._sending = sending
         # An SDK asks for base64 by itself.
         is_fixed = not self._has_sdk_options or "encoding_format" in extra
-        self._encoding = VectorEncoding({}, {"encoding_format": "float"}, is_fixed=is_fixed)
+        self.encoding = VectorEncoding({}, {"encoding_format": "float"}, is_fixed=is_fixed)
         self.host = ""
         if self._has_sdk_options:
             self.host = host_of(urlsplit(str(getattr(client, "base_url", ""))))
@@ -149,25 +152,15 @@ class ClientService:
         """The client itself, for any number of calls."""
         yield Opened(self._client, for_one_call)
 
-    async def ask(
+    async def send(
         self,
-        opened: Opened,
+        client: Any,
         body: Mapping[str, Any],
         dimension: int | None,  # noqa: ARG002  # the client reads its replies as a whole
-        sending: Callable[[], None],
     ) -> Reply:
         """Request the vectors of `body["input"]`; raise as the client does."""
-
-        async def send(encoding: Mapping[str, str]) -> Reply:
-            return await self._send(opened.client, {**body, **self._extra, **encoding}, sending)
-
-        return await self._encoding.ask(send, opened, len(body["input"]))
-
-    async def _send(
-        self, client: Any, asked: Mapping[str, Any], sending: Callable[[], None]
-    ) -> Reply:
-        sending()
-        embeddings = client.embeddings
+        self._sending()
+        embeddings, asked = client.embeddings, {**body, **self._extra}
         shows_headers = self._has_sdk_options and hasattr(embeddings, "with_raw_response")
         create = (embeddings.with_raw_response if shows_headers else embeddings).create
         made = create(**asked) if is_async(create) else await asyncio.to_thread(create, **asked)
@@ -196,14 +189,15 @@ def service_of(
     api_key: str | None,
     headers: Mapping[str, str] | None,
     extra: Mapping[str, object],
+    sending: Callable[[], None],
 ) -> HttpService | ClientService:
     """Return the service behind a client, or else at a base URL."""
     if client is None:
         own = checked_headers(headers or {})
-        return HttpService(base_url, key_to_send(api_key, base_url, own), own, extra)
+        return HttpService(base_url, key_to_send(api_key, base_url, own), own, extra, sending)
     if headers:
         raise ValueError("headers= is for use without client=: set them on the client itself")
-    return ClientService(client, extra)
+    return ClientService(client, extra, sending)
 
 
 def checked_extra(extra: Mapping[str, object] | None) -> dict[str, object]:
@@ -393,7 +387,8 @@ class OpenAIEmbedder:
     ) -> None:
         check_count("max_batch", max_batch, at_least=1)
         extra = checked_extra(extra_body)
-        self._service = service_of(client, base_url, api_key, headers, extra)
+        self._spending = Spending(price_per_million_tokens)
+        self._service = service_of(client, base_url, api_key, headers, extra, self._spending.call)
         self._dimension = Dimension(dimensions)
         self._body = {"model": model} | ({} if dimensions is None else {"dimensions": dimensions})
         self._name = name or name_of_vectors(model, dimensions, self._service.host, extra)
@@ -404,7 +399,6 @@ class OpenAIEmbedder:
         self._timeout = check_seconds("timeout", timeout, positive=True)
         self._max_concurrency = max_concurrency
         self._retry = retry or AsyncRetry(8, 0.5, retry_on=unless_nothing_helps)
-        self._spending = Spending(price_per_million_tokens)
 
     @property
     def name(self) -> str:
@@ -511,14 +505,14 @@ class OpenAIEmbedder:
         return self._dimension.rows_of(reply, len(texts))
 
     async def _reply(self, texts: Sequence[str], client: Opened) -> Reply:
+        body, dimension = {**self._body, "input": list(texts)}, self._dimension.confirmed
+
+        async def send(encoding: Mapping[str, str]) -> Reply:
+            return await self._service.send(client.client, {**body, **encoding}, dimension)
+
         try:
             async with asyncio.timeout(self._timeout) as deadline:
-                return await self._service.ask(
-                    client,
-                    {**self._body, "input": list(texts)},
-                    self._dimension.confirmed,
-                    self._spending.call,
-                )
+                return await self._service.encoding.ask(send, client, len(texts))
         except TimeoutError:
             if not deadline.expired():
                 raise  # the client's own

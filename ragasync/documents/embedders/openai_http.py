@@ -409,6 +409,7 @@ class HttpService:
         api_key: sent as a bearer token; None sends none.
         headers: further headers, by lower-case name; they replace ours.
         extra: further fields of a request's body.
+        sending: called before each request.
     """
 
     def __init__(
@@ -417,6 +418,7 @@ class HttpService:
         api_key: str | None,
         headers: Mapping[str, str],
         extra: Mapping[str, object],
+        sending: Callable[[], None],
     ) -> None:
         parts = address_of(base_url)
         if find_spec("httpx") is None:
@@ -430,8 +432,8 @@ class HttpService:
         self._headers |= headers
         secrets = set(_secrets_of(api_key, parts.password, *headers.values()))
         self._secrets = sorted(secrets, key=len, reverse=True)
-        self._extra = dict(extra)
-        self._encoding = VectorEncoding(
+        self._extra, self._sending = dict(extra), sending
+        self.encoding = VectorEncoding(
             {"encoding_format": "base64"}, {}, is_fixed="encoding_format" in extra
         )
 
@@ -444,40 +446,22 @@ class HttpService:
         async with httpx.AsyncClient(headers=self._headers, limits=limits, timeout=None) as client:
             yield Opened(client, for_one_call)
 
-    async def ask(
-        self,
-        opened: Opened,
-        body: Mapping[str, Any],
-        dimension: int | None,
-        sending: Callable[[], None],
+    async def send(
+        self, client: AsyncClient, body: Mapping[str, Any], dimension: int | None
     ) -> Reply:
         """
-        Request the vectors of `body["input"]`.
+        Request the vectors of `body["input"]`; a known `dimension` bounds the reply.
 
-        A known `dimension` bounds the reply; `sending` is called before each request. Errors are
-        ServiceRefusal, RedirectRefused and BrokenReply.
+        Errors are ServiceRefusal, RedirectRefused and BrokenReply.
         """
-
-        async def send(encoding: Mapping[str, str]) -> Reply:
-            asked = {**body, **encoding, **self._extra}
-            return await self._send(opened.client, asked, dimension, sending)
-
-        return await self._encoding.ask(send, opened, len(body["input"]))
-
-    async def _send(
-        self,
-        client: AsyncClient,
-        body: Mapping[str, Any],
-        dimension: int | None,
-        sending: Callable[[], None],
-    ) -> Reply:
+        asked = {**body, **self._extra}
         # A lone surrogate, which UTF-8 cannot encode, becomes a question mark.
-        content = json.dumps(body, ensure_ascii=False).encode(errors="replace")
+        content = json.dumps(asked, ensure_ascii=False).encode(errors="replace")
         expected = len(body["input"])
         longest = _most_bytes(expected, dimension, len(content))
         url = self._url
         for _ in range(_MOST_REDIRECTS + 1):
-            sending()
+            self._sending()
             async with client.stream("POST", url, content=content) as response:
                 kept = headers_to_keep(response.headers.items())
                 headers = {name: self._without_secrets(text) for name, text in kept.items()}

@@ -38,15 +38,19 @@ _LEFT_OUT = frozenset(
     | {f"w:{part}Pr" for part in ("p", "r", "sdt", "sdtEnd", "tbl", "tr", "tc", "sect", "ruby")}
     | {"w:smartTagPr", "w:customXmlPr", "w:tblPrEx", "w:tblGrid"}
 )
-_CHARACTERS = {
-    **dict.fromkeys(("w:tab", "w:ptab"), "\t"),
-    **dict.fromkeys(("w:br", "w:cr"), "\n"),
-    "w:noBreakHyphen": "-",
-    # Shows only where a line ends in it, and would cut the word in two for a search.
-    "w:softHyphen": "",
-}
 _LOOSE = frozenset({"w:r", "w:hyperlink", "w:fldSimple", "m:oMath", "m:oMathPara"})
 _LINE_END = re.compile(r"\s*\n\s*")
+_TEXTS: Mapping[str, Callable[[Element], str]] = {
+    "w:t": lambda element: _on_one_line(element.text or ""),
+    **dict.fromkeys(("w:tab", "w:ptab"), lambda _: "\t"),
+    **dict.fromkeys(("w:br", "w:cr"), lambda _: "\n"),
+    "w:noBreakHyphen": lambda _: "-",
+    # Shows only where a line ends in it, and would cut the word in two for a search.
+    "w:softHyphen": lambda _: "",
+    "w:sym": symbol_text,
+    "m:oMath": math_text,
+    "v:textpath": lambda element: attribute(element, "string") or "",
+}
 
 
 class Block(NamedTuple):
@@ -137,22 +141,16 @@ class WordText:
         self._instructions = 0  # open fields whose result has not
         self._hides_instructions = True
         self._handlers: Mapping[str, Callable[[Element, list[str], _Flow], None]] = {
-            "w:t": self._text,
             "w:fldChar": self._field,
             "w:footnoteReference": self._reference,
             "w:endnoteReference": self._reference,
-            "w:sym": lambda element, pieces, _: self._say(symbol_text(element), pieces),
             "w:ruby": self._ruby,
             "w:txbxContent": lambda element, _, boxes: self._blocks(element, boxes),
             "w:p": lambda element, _, boxes: self._paragraph(element, boxes),
             "w:tbl": lambda element, _, boxes: self._table(element, boxes),
-            "m:oMath": lambda element, pieces, _: self._say(math_text(element), pieces),
             "mc:AlternateContent": self._alternatives,
             "c:chart": lambda element, _, boxes: self._link(element, "id", boxes),
             "dgm:relIds": lambda element, _, boxes: self._link(element, "dm", boxes),
-            "v:textpath": lambda element, pieces, _: self._say(
-                attribute(element, "string") or "", pieces
-            ),
         }
 
     def read(self, root: Element, linked: Callable[[str], str]) -> list[Block]:
@@ -304,8 +302,8 @@ class WordText:
             name = name_of(child)
             if handle := self._handlers.get(name):
                 handle(child, pieces, boxes)
-            elif name in _CHARACTERS:
-                self._say(_CHARACTERS[name], pieces)
+            elif text_of := _TEXTS.get(name):
+                self._say(text_of(child), pieces)
             elif name not in _LEFT_OUT:
                 self._inline(child, pieces, boxes)
         self._depth -= 1
@@ -323,11 +321,6 @@ class WordText:
         """Take text, unless it is a part of a field's instruction."""
         if text and not (self._instructions and self._hides_instructions):
             pieces.append(text)
-
-    def _text(self, element: Element, pieces: list[str], _: _Flow) -> None:
-        """Read a `w:t`; line ends in it are those of the file, and shown as spaces."""
-        text = element.text or ""
-        self._say(_LINE_END.sub(" ", text) if "\n" in text else text, pieces)
 
     def _field(self, element: Element, pieces: list[str], _: _Flow) -> None:
         """Follow a field from its instruction to its result."""
@@ -382,6 +375,11 @@ class WordText:
             lambda: len(pieces) + boxes.size,
         )
         self._depth -= 1
+
+
+def _on_one_line(text: str) -> str:
+    """Return a text with spaces for its line ends, which are those of the file."""
+    return _LINE_END.sub(" ", text) if "\n" in text else text
 
 
 def _first_with_text(

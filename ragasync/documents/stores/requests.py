@@ -435,7 +435,8 @@ def relocation(
     documents = list(stored)
     root = scheme.root if scheme is not None and scheme.relative else None
     ids = FileIds(root)
-    written = _as_written(old), _as_written(new)
+    # As they were given, without a slash at the end.
+    written = as_id(os.fsdecode(old)).rstrip("/"), as_id(os.fsdecode(new)).rstrip("/")
     are_alike = _is_absolute(old) == _is_absolute(new)
     is_written = any(_moves(each, written[0]) for each in documents)
     if scheme is not None and not is_written and ids.is_root(os.fsdecode(old)):
@@ -549,11 +550,6 @@ def _moves(document: StoredId, path: str) -> bool:
 def _is_absolute(path: str | os.PathLike[str]) -> bool:
     """Whether a path is absolute, or a URL."""
     return os.path.isabs(path) or "://" in os.fsdecode(path)  # noqa: PTH117
-
-
-def _as_written(path: str | os.PathLike[str]) -> str:
-    """Prefix of ids as it was given, without a slash at its end."""
-    return as_id(os.fsdecode(path)).rstrip("/")
 
 
 def _begins(text: str | None, prefix: str) -> bool:

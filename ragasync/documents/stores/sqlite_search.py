@@ -139,16 +139,22 @@ def run_search(
     query, words = search.vector, search.words
     near: list[tuple[int, float]] = []
     worded: list[tuple[int, float]] = []
-    vectors = None if query is None else ComparedVectors(*matrix.current(db), query)
-    if vectors is not None and search.mode != "keyword":
-        among = _numbers_where(db, condition) if condition else None
-        near = vectors.nearest(search.depth, among)
+    numbers, all_cosines = _NO_NUMBERS, np.zeros(0, dtype=np.float32)
+    if query is not None:
+        numbers, columns = matrix.current(db)
+        if len(numbers):
+            all_cosines = cosines_of_columns(columns, query)
+        if search.mode != "keyword" and query.any():  # one of zeros is near nothing
+            among = np.searchsorted(numbers, _numbers_where(db, condition)) if condition else None
+            best = top_k_cosine(all_cosines, search.depth, among)
+            near = [(int(numbers[position]), cosine) for position, cosine in best]
     if search.mode != "vector":
         depth = search.depth if search.min_score is None else -1
         worded = ranked_by_words(db, words, depth, condition)
     cosines, scores = dict(near), dict(worded)
-    if vectors is not None:
-        cosines |= vectors.cosines_of(scores.keys() - cosines.keys())
+    if query is not None and (others := list(scores.keys() - cosines.keys())):
+        found = all_cosines[np.searchsorted(numbers, others)]
+        cosines |= zip(others, found.tolist(), strict=True)
     near, worded = (
         [pair for pair in ranking if search.is_near(cosines.get(pair[0]))]
         for ranking in (near, worded)
@@ -157,36 +163,6 @@ def run_search(
     return search.best_hits(
         ranking, cosines, scores, partial(word_scores, db, words), partial(chunk_at, db)
     )
-
-
-class ComparedVectors:
-    """The cosines of all chunks, ascending by number, for a query; one of zeros is near nothing."""
-
-    def __init__(
-        self,
-        numbers: NDArray[np.int64],
-        columns: NDArray[np.float32],
-        query: NDArray[np.float32],
-    ) -> None:
-        self._numbers = numbers
-        self._has_direction = bool(query.any())
-        self._cosines = (
-            cosines_of_columns(columns, query) if len(numbers) else np.zeros(0, dtype=np.float32)
-        )
-
-    def nearest(self, k: int, among: NDArray[np.int64] | None) -> list[tuple[int, float]]:
-        """Numbers of the `k` nearest chunks, of some or of all, and their cosines, best first."""
-        if not self._has_direction:
-            return []
-        positions = None if among is None else np.searchsorted(self._numbers, among)
-        best = top_k_cosine(self._cosines, k, positions)
-        return [(int(self._numbers[position]), cosine) for position, cosine in best]
-
-    def cosines_of(self, chunks: Iterable[int]) -> dict[int, float]:
-        """Cosines of some chunks by their numbers."""
-        wanted = list(chunks)
-        found = self._cosines[np.searchsorted(self._numbers, wanted)] if wanted else np.zeros(0)
-        return dict(zip(wanted, found.tolist(), strict=True))
 
 
 def ranked_by_words(
