@@ -268,7 +268,7 @@ class WordText:
         for cell in _children(row, "w:tc"):
             settings = child_of(cell, "w:tcPr")
             start, column = column, column + _span(settings, "w:gridSpan", 1)
-            _refuse_wide(column)
+            _refuse_wide(column, column)
             left = child_of(settings, "w:hMerge")  # merged into the cell to its left in old files
             continues = left is not None and attribute(left, "val") != "restart"
             if child_of(settings, "w:cellDel") is not None or (pieces and continues):
@@ -413,21 +413,16 @@ def _span(properties: Element | None, name: str, default: int) -> int:
     if claimed is None:
         return default
     span = number_of(claimed)
-    if span is None:
-        raise LoadError(
-            "docx",
-            f"a cell claims {claimed!r:.40} columns, expected a number up to {_MAX_COLUMNS:,}: "
-            "save the document again in Word",
-        )
-    _refuse_wide(span)
-    return max(span, default)
+    _refuse_wide(span, claimed)
+    return max(span or 0, default)
 
 
-def _refuse_wide(columns: int) -> None:
-    if columns > _MAX_COLUMNS:
+def _refuse_wide(columns: int | None, claimed: object) -> None:
+    """Raise for a number of columns that no table has, or for a claim that is no number."""
+    if columns is None or columns > _MAX_COLUMNS:
         raise LoadError(
             "docx",
-            f"a row claims {columns:,} columns, expected up to {_MAX_COLUMNS:,}: "
+            f"a row claims {claimed!r:.40} columns, expected a number up to {_MAX_COLUMNS:,}: "
             "save the document again in Word",
         )
 

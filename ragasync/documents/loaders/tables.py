@@ -35,10 +35,8 @@ class Row(NamedTuple):
 
 
 class BadRow(NamedTuple):
-    """A row that cannot be read: its number, the line where it starts, and the reason."""
+    """A row that cannot be read, and the reason."""
 
-    number: int
-    line: int
     message: str
 
 
@@ -141,12 +139,8 @@ class Records(Iterable[Record]):
             if isinstance(record, BadRow) or not record.text:
                 continue
             if skipped or self._numbers or self._read_as:
-                metadata = {
-                    **self._read_as,
-                    **record.metadata,
-                    **self._typed(record.metadata),
-                    **skipped,
-                }
+                typed = self._typed(record.metadata)
+                metadata = {**self._read_as, **record.metadata, **typed, **skipped}
                 record = Record(record.key, record.text, metadata)
             yield record
 
@@ -166,12 +160,11 @@ class Records(Iterable[Record]):
         try:
             record = self._layout.record(row)
         except LoadError as error:
-            return BadRow(row.number, row.line, error.message)
+            return BadRow(error.message)
         if self._layout.id is None or not record.text:
             return record  # numbers of rows are never there twice
         if (first := keys.setdefault(record.key, row.number)) != row.number:
-            message = f"rows {first} and {row.number} share the id {record.key!r}"
-            return BadRow(row.number, row.line, message)
+            return BadRow(f"rows {first} and {row.number} share the id {record.key!r}")
         return record
 
     def _typed(self, metadata: Mapping[str, object]) -> dict[str, object]:
@@ -351,12 +344,12 @@ def _json_rows(text: str) -> Iterator[Row | BadRow]:
         if line.isspace():
             continue
         if has_damage and is_damaged(line):
-            yield BadRow(number, number, f"line {number} has NUL bytes")
+            yield BadRow(f"line {number} has NUL bytes")
             continue
         try:
             value = _parsed(line)
         except (ValueError, RecursionError) as error:
-            yield BadRow(number, number, f"line {number} is not JSON: {error}; {_JSON_ADVICE}")
+            yield BadRow(f"line {number} is not JSON: {error}; {_JSON_ADVICE}")
             continue
         if "\\u" in line:
             value = _clean(value)
@@ -680,10 +673,8 @@ def _csv_rows(table: _Table, *, recover: bool) -> Iterator[Row | BadRow]:
             )
             if not is_comment:
                 yield BadRow(
-                    row.number,
-                    row.line,
                     f"row {row.number}, on line {row.line}, has {len(cells)} cells, and there are "
-                    f"{count} columns; {_ADVICE}",
+                    f"{count} columns; {_ADVICE}"
                 )
             continue
         cells += [""] * (count - len(cells))
@@ -715,7 +706,7 @@ def _cells(text: str, delimiter: str, start: Place, *, recover: bool) -> Iterato
         except StopIteration:
             return
         except csv.Error as error:
-            yield BadRow(number, line, f"row {number}, from line {line} on: {error}; {_ADVICE}")
+            yield BadRow(f"row {number}, from line {line} on: {error}; {_ADVICE}")
             if not recover:
                 return
             suspect = max(suspect, lines.offset)
@@ -731,9 +722,9 @@ def _cells(text: str, delimiter: str, start: Place, *, recover: bool) -> Iterato
         if not values:
             continue
         if has_damage and is_damaged(text[offset : lines.offset]):
-            yield BadRow(number, line, f"row {number}, on line {line}, has NUL bytes")
+            yield BadRow(f"row {number}, on line {line}, has NUL bytes")
         elif offset < suspect and text.count('"', offset, lines.offset) % 2:
-            yield BadRow(number, line, f"row {number}, on line {line}, has an open quote")
+            yield BadRow(f"row {number}, on line {line}, has an open quote")
         else:
             yield _Cells(number, line, values, offset, lines.offset, lines.line)
 

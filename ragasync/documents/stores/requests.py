@@ -500,9 +500,8 @@ def _moved(
         standing = there.setdefault(moved.id, each)
         if standing is each:
             continue
-        if each.fingerprint != standing.fingerprint and not _is_moved_file(
-            _file_of(each), _file_of(moved), _file_of(standing), ids
-        ):
+        is_same = each.fingerprint == standing.fingerprint
+        if not (is_same or _is_moved_file(each, moved, standing, ids)):
             raise IdConflictError(
                 f"the store has {each.id!r:.200} and {standing.id!r:.200} with different contents, "
                 "and no file is known to have moved from the one to the other: delete one of "
@@ -517,18 +516,16 @@ def _moved(
     return Relocation(moves, superseded, count=len(moving))
 
 
-def _file_of(document: StoredId) -> str | None:
-    """File that a document came from; a source that is an absolute path is one."""
-    source = document.source
-    is_path = source is not None and os.path.isabs(source)  # noqa: PTH117
-    return document.file or (source if is_path else None)
-
-
-def _is_moved_file(old: str | None, new: str | None, standing: str | None, ids: FileIds) -> bool:
+def _is_moved_file(old: StoredId, new: StoredId, standing: StoredId, ids: FileIds) -> bool:
     """Whether a file is at its new path, which another document has, and not at the old one."""
-    if old is None or new is None or new != standing:
+    # A source that is an absolute path is a file.
+    before, after, other = (
+        each.file or (each.source if os.path.isabs(each.source or "") else None)  # noqa: PTH117
+        for each in (old, new, standing)
+    )
+    if before is None or after is None or after != other:
         return False
-    return ids.has_file(new) and not ids.has_file(old)
+    return ids.has_file(after) and not ids.has_file(before)
 
 
 def _placed(document: StoredId, old: str, new: str) -> StoredId:
