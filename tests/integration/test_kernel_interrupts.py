@@ -16,21 +16,40 @@ from ragasync._bridge import interrupts, run_async as run_async_module
 interrupts.GRACE = run_async_module.GRACE = 600
 """
 
-# The first two items are done immediately; the others are in flight until they are cancelled.
+# A job that was started in the background may reach an item before its cell waits for the job. The
+# cell has to wait when the interrupt comes: either blocked in a call, or suspended, so that the
+# kernel's loop is in its selector.
 SETUP = (
     NO_GRACE
     + """
-import asyncio, threading, time
+import asyncio, selectors, sys, threading, time
 from ragasync import AsyncBatchProcessor, run_async
+
+WAITING = {
+    interrupts.InterruptibleWait.wait.__code__,
+    selectors.DefaultSelector.select.__code__,
+}
+
+def is_cell_waiting():
+    frame = sys._current_frames()[threading.main_thread().ident]
+    while frame is not None and frame.f_code not in WAITING:
+        frame = frame.f_back
+    return frame is not None
+
+async def until_cell_waits():
+    while threading.current_thread() is not threading.main_thread() and not is_cell_waiting():
+        await asyncio.sleep(0.001)
 
 beats = 0
 cleaned_up = []
 
+# The first two items are done immediately; the others are in flight until they are cancelled.
 async def call(item):
     global beats
     if item < 2:
         return item
     if item == 3:
+        await until_cell_waits()
         print("ready", flush=True)
     try:
         while True:
@@ -222,7 +241,8 @@ print(notes)
 def test_a_job_in_the_background_leaves_the_notebook_usable(kernel: Kernel):
     """Cells run while it does, an interrupt of one of them does not reach it, and it is stopped."""
     assert kernel.run(SETUP + "job = processor.start(range(10)); None").status == "ok"
-    assert kernel.run("await asyncio.sleep(0.1); job.progress.in_flight").value == "2"
+    in_flight = "while job.progress.in_flight < 2: await asyncio.sleep(0.01)\njob.progress.in_flight"
+    assert kernel.run(in_flight).value == "2"
     ran = kernel.run_interrupted("print('ready', flush=True)\nwhile True: pass")
     assert ran.error == "KeyboardInterrupt"
     assert kernel.run("job.done, job.progress.done").value == "(False, 2)"
