@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from ragasync._calls.caller import Caller, StuckCalls
 from ragasync._engine.controls import RunControls
-from ragasync._engine.error_handling import ErrorHandler, halves
+from ragasync._engine.error_handling import ErrorHandler, FailedAttempt, halves
 from ragasync._engine.retry_queue import PendingCall
 from ragasync._engine.scheduler import Scheduler
 from ragasync._engine.workers import WorkerPool
@@ -96,12 +96,12 @@ class CallRunner(Generic[T, R]):
             finally:
                 self._take_usage(call)
         except (AttemptTimeout, asyncio.CancelledError) as error:
-            ended = self._clock()
+            failed = FailedAttempt(error, started, self._clock(), worker)
             if errors.ends_this_run(error):
                 errors.on_cancelled(call, error, started, worker)
                 raise
-            await self._wait_for_abandoned(call, error, started, ended, worker)
-            errors.on_failure(call, error, started, worker, ended=ended)
+            await self._wait_for_abandoned(call, failed)
+            errors.on_failure(call, failed)
         except BaseException as error:
             if errors.on_error(call, error, started, worker):
                 raise
@@ -129,9 +129,7 @@ class CallRunner(Generic[T, R]):
             return await self._caller.call_batch(items, call.indices, isolate=call.isolate)
         return [await self._caller.call_one(call.items[0])]
 
-    async def _wait_for_abandoned(
-        self, call: PendingCall[T], error: BaseException, started: float, ended: float, worker: int
-    ) -> None:
+    async def _wait_for_abandoned(self, call: PendingCall[T], failed: FailedAttempt) -> None:
         """
         Wait until the thread or process of a call that was given up is free.
 
@@ -145,8 +143,8 @@ class CallRunner(Generic[T, R]):
             except asyncio.CancelledError:
                 if self._pool.is_cancelled():
                     self._take_usage(call)
-                    call.add_attempt(ended - started)
-                    self._errors.fail(call, error, worker)
+                    call.add_attempt(failed.seconds)
+                    self._errors.fail(call, failed.error, failed.worker)
                     raise
         self._take_usage(call)
 
@@ -223,7 +221,7 @@ class CallRunner(Generic[T, R]):
         failed_at = self._clock()
         if call.started < 0:
             call.started = failed_at  # as if called: the wait lies before
-        self._errors.on_failure(call, error, failed_at, worker)
+        self._errors.on_failure(call, FailedAttempt(error, failed_at, failed_at, worker))
 
 
 def _current() -> CallUsage:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from ragasync._bridge.interrupts import Interrupted
@@ -42,6 +42,21 @@ NextStep: TypeAlias = float | Literal["split", "fail", "stop"]
 What follows a call that raised: a retry after this many seconds, a call for each half of its batch,
 or the error as the outcome of all its items, which may also stop the job.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class FailedAttempt:
+    """A failed attempt of a call: its error, its times on the run's clock, and its worker."""
+
+    error: BaseException
+    started: float
+    ended: float
+    worker: int
+
+    @property
+    def seconds(self) -> float:
+        """The duration of the attempt."""
+        return self.ended - self.started
 
 
 class ErrorHandler(Generic[T, R]):
@@ -97,7 +112,8 @@ class ErrorHandler(Generic[T, R]):
             part.add_attempt(ended - started)
             self._recorder.record_success(part, [values[position] for position in done], worker)
         for position, error in errors.items():
-            self.on_failure(single_item(call, position), error, started, worker, ended=ended)
+            failed = FailedAttempt(error, started, ended, worker)
+            self.on_failure(single_item(call, position), failed)
 
     def on_group_result(
         self, call: PendingCall[T], result: GroupResult, started: float, worker: int
@@ -122,7 +138,7 @@ class ErrorHandler(Generic[T, R]):
                 single.add_attempt(item.seconds)
                 self._recorder.record_success(single, (item.value,), worker)
             else:
-                self.on_failure(single, error, at, worker, ended=at + item.seconds)
+                self.on_failure(single, FailedAttempt(error, at, at + item.seconds, worker))
             at += item.seconds
 
     # ── calls that raised ───────────────────────────────────────────────────────────────────────
@@ -139,7 +155,7 @@ class ErrorHandler(Generic[T, R]):
         if ends_a_run(error) or self.ends_this_run(error):
             self.on_cancelled(call, error, started, worker)
             return True
-        self.on_failure(call, error, started, worker)
+        self.on_failure(call, FailedAttempt(error, started, self._clock(), worker))
         return False
 
     def ends_this_run(self, error: BaseException) -> bool:
@@ -162,37 +178,29 @@ class ErrorHandler(Generic[T, R]):
         call.add_attempt(self._clock() - started)
         self._recorder.record_cancelled(call, worker)
 
-    def on_failure(
-        self,
-        call: PendingCall[T],
-        error: BaseException,
-        started: float,
-        worker: int,
-        *,
-        ended: float | None = None,
-    ) -> None:
+    def on_failure(self, call: PendingCall[T], failed: FailedAttempt) -> None:
         """Decide what follows the failure of a call, and do it."""
-        ended = self._clock() if ended is None else ended
+        error, worker = failed.error, failed.worker
         crashed = is_a(error, WorkerDied) and self._settings.executor is not None
         if crashed and (suspects := self._suspects(call)):
-            self._isolate(suspects, error, started, ended, worker)
+            self._isolate(suspects, failed)
             return
-        call.add_attempt(ended - started)
+        call.add_attempt(failed.seconds)
         if self._pause_as_asked(error):
-            self._leave_pending(call, error, started, ended, worker)
+            self._leave_pending(call, failed)
             return
         if (hopeless := _why_no_call_can_succeed(error)) is not None:
             self.fail(call, error, worker)
             self._controls.abort(hopeless)
             return
         try:
-            step = self._next_step(call, error, ended)
+            step = self._next_step(call, failed)
         except Exception as problem:  # the user's own predicate raised
             self.fail(call, problem, worker)
             return
-        self._follow(step, call, error, started, ended, worker)
+        self._follow(step, call, failed)
 
-    def _next_step(self, call: PendingCall[T], error: BaseException, ended: float) -> NextStep:
+    def _next_step(self, call: PendingCall[T], failed: FailedAttempt) -> NextStep:
         """
         Decide between a retry, a split and a failure of a call that raised.
 
@@ -200,10 +208,11 @@ class ErrorHandler(Generic[T, R]):
         value or their number was wrong; after its retries on other errors; and never when smaller
         batches cannot help (a bug in the function, a bad key, a rate limit).
         """
+        error = failed.error
         delay = self._policy.decide(
             error,
             retries=call.retries.spent,
-            elapsed=ended - call.started,
+            elapsed=failed.ended - call.started,
             # If the limiters delay the retry, resuming them by hand ends its wait too.
             limiters_paused=self._controls.paused_for > 0.0,
         )
@@ -217,36 +226,29 @@ class ErrorHandler(Generic[T, R]):
         can_split = len(call) > 1 and (self._settings.grouped or may_split(error))
         return "split" if can_split else "fail"
 
-    def _follow(
-        self,
-        step: NextStep,
-        call: PendingCall[T],
-        error: BaseException,
-        started: float,
-        ended: float,
-        worker: int,
-    ) -> None:
+    def _follow(self, step: NextStep, call: PendingCall[T], failed: FailedAttempt) -> None:
         """Take the next step; a run that is stopping leaves calls without a final error pending."""
+        error = failed.error
         if step == "fail" or step == "stop":
-            self.fail(call, error, worker)
+            self.fail(call, error, failed.worker)
             if step == "stop" or self._settings.fail_fast:
                 self._controls.stop(_why_fatal(error), cancel=True)
             else:
                 self._recorder.note_failed_call(call, error)
             return
         if step == "split" and self._recorder.note_failed_call(call, error):
-            self.fail(call, error, worker)  # all its parts would fail the same way
+            self.fail(call, error, failed.worker)  # all its parts would fail the same way
             return
         if self._controls.stopping:
-            self._leave_pending(call, error, started, ended, worker)
+            self._leave_pending(call, failed)
             return
         if step == "split":
-            self._log_attempt(call, error, started, ended, worker)
+            self._log_attempt(call, failed)
             self._split(call)
         else:
             # The delay that is reported includes the time for which the limiters hold the retry.
             delay, backed_off = max(step, retry_after_of(error) or 0.0), call.backed_off
-            self._log_attempt(call, error, started, ended, worker, delay)
+            self._log_attempt(call, failed, delay)
             call.retries.spent += 1
             if self._policy.max_elapsed is not None:
                 call.last_error = error
@@ -273,22 +275,15 @@ class ErrorHandler(Generic[T, R]):
             return [single_item(call, position) for position in range(len(call))]
         return [] if call.isolate else [call]
 
-    def _isolate(
-        self,
-        suspects: Sequence[PendingCall[T]],
-        error: BaseException,
-        started: float,
-        ended: float,
-        worker: int,
-    ) -> None:
+    def _isolate(self, suspects: Sequence[PendingCall[T]], failed: FailedAttempt) -> None:
         """Retry each suspect where it harms no other, without a delay; most are innocent."""
         for call in suspects:
-            call.add_attempt(ended - started)
+            call.add_attempt(failed.seconds)
             if self._controls.stopping:
-                self._leave_pending(call, error, started, ended, worker)
+                self._leave_pending(call, failed)
                 continue
             call.isolate = True
-            self._log_attempt(call, error, started, ended, worker)
+            self._log_attempt(call, failed)
             self._retries.push(call)
 
     def _pause_as_asked(self, error: BaseException) -> bool:
@@ -325,43 +320,29 @@ class ErrorHandler(Generic[T, R]):
         """Make the error the outcome of every item of the call."""
         self._recorder.record_failure(call, error, worker)
 
-    def _leave_pending(
-        self, call: PendingCall[T], error: BaseException, started: float, ended: float, worker: int
-    ) -> None:
+    def _leave_pending(self, call: PendingCall[T], failed: FailedAttempt) -> None:
         """Record the attempts of a call that would be tried again if the run went on."""
-        self._keep_attempt(call, error, started, ended, worker)
+        self._keep_attempt(call, failed)
         self._recorder.record_pending(call)
 
-    def _log_attempt(
-        self,
-        call: PendingCall[T],
-        error: BaseException,
-        started: float,
-        ended: float,
-        worker: int,
-        delay: float = 0.0,
-    ) -> None:
+    def _log_attempt(self, call: PendingCall[T], failed: FailedAttempt, delay: float = 0.0) -> None:
         """Keep a record of an attempt that is not the last, and count items that are retried."""
         if call.attempts == 1:
             self._controls.totals.retried += len(call)
-        self._keep_attempt(call, error, started, ended, worker, delay)
+        self._keep_attempt(call, failed, delay)
         # What came after its end: the rest of its group, or a thread that had to return first.
-        call.backed_off += max(0.0, self._clock() - ended)
+        call.backed_off += max(0.0, self._clock() - failed.ended)
 
     def _keep_attempt(
-        self,
-        call: PendingCall[T],
-        error: BaseException,
-        started: float,
-        ended: float,
-        worker: int,
-        delay: float = 0.0,
+        self, call: PendingCall[T], failed: FailedAttempt, delay: float = 0.0
     ) -> None:
         """Keep a record of an attempt."""
-        since_start = started - self._recorder.started_at
+        since_start = failed.started - self._recorder.started_at
         waited = max(0.0, call.waited - sum(earlier.waited for earlier in call.history))
-        attempt = Attempt(since_start, ended - started, describe(error), delay, waited, worker)
-        call.history += (attempt,)
+        described = describe(failed.error)
+        call.history += (
+            Attempt(since_start, failed.seconds, described, delay, waited, failed.worker),
+        )
 
 
 def ends_a_run(error: BaseException) -> bool:
