@@ -27,32 +27,24 @@ def now() -> float:
 # What a correction does
 
 
-async def test_a_surplus_is_returned() -> None:
-    """An estimate of 500 that used 120 gives 380 back."""
+@pytest.mark.parametrize(
+    ("taken", "seconds", "corrections", "left"),
+    [
+        pytest.param(500, 0, [120], 380, id="an estimate of 500 that used 120 gives 380 back"),
+        pytest.param(100, 0, [0, 0], 500, id="a full bucket stays full"),
+        pytest.param(500, 50, [120], 430, id="a long call loses nothing of what was refilled"),
+    ],
+)
+async def test_a_surplus_is_returned(
+    taken: int, seconds: float, corrections: list[int], left: int
+) -> None:
+    """In full, unlike the place of a cancelled caller, and never above the burst."""
     limiter = RateLimiter(1, burst_size=500)
-    await limiter.acquire(500)
-    limiter.correct(500, used=120)
-    assert limiter.try_acquire(380)
-    assert not limiter.try_acquire(1)
-
-
-async def test_a_surplus_is_never_returned_above_the_burst() -> None:
-    """A full bucket stays full."""
-    limiter = RateLimiter(1, burst_size=500)
-    await limiter.acquire(100)
-    limiter.correct(100, used=0)
-    limiter.correct(100, used=0)
-    assert limiter.try_acquire(500)
-    assert not limiter.try_acquire(1)
-
-
-async def test_a_surplus_is_returned_in_full_after_a_long_call() -> None:
-    """What the bucket has refilled meanwhile is not taken off, as it is for a cancelled caller."""
-    limiter = RateLimiter(1, burst_size=500)
-    await limiter.acquire(500)
-    await asyncio.sleep(50)
-    limiter.correct(500, used=120)
-    assert limiter.try_acquire(430)
+    await limiter.acquire(taken)
+    await asyncio.sleep(seconds)
+    for used in corrections:
+        limiter.correct(taken, used=used)
+    assert limiter.try_acquire(left)
     assert not limiter.try_acquire(1)
 
 
@@ -65,26 +57,22 @@ async def test_a_shortfall_is_a_debt_that_the_next_caller_waits_for() -> None:
     assert now() == pytest.approx(20.1)
 
 
-async def test_a_waiting_caller_is_granted_when_a_surplus_is_returned() -> None:
-    """Its timer would have fired much later."""
+@pytest.mark.parametrize(
+    ("used", "granted"),
+    [
+        pytest.param(120, 10.0, id="now, because of a surplus"),
+        pytest.param(520, 320.0, id="later, because of a shortfall"),
+    ],
+)
+async def test_a_waiting_caller_is_granted_at_the_corrected_time(used: int, granted: float) -> None:
+    """The timer that it had set was for second 300."""
     limiter = RateLimiter(1, burst_size=500)
     await limiter.acquire(500)
     waiting = asyncio.create_task(limiter.acquire(300))
     await asyncio.sleep(10)
-    limiter.correct(500, used=120)
+    limiter.correct(500, used=used)
     await waiting
-    assert now() == pytest.approx(10.0)
-
-
-async def test_a_waiting_caller_waits_longer_for_a_shortfall() -> None:
-    """Its timer fires too early, and is set again."""
-    limiter = RateLimiter(1, burst_size=500)
-    await limiter.acquire(500)
-    waiting = asyncio.create_task(limiter.acquire(300))
-    await asyncio.sleep(10)
-    limiter.correct(500, used=520)
-    await waiting
-    assert now() == pytest.approx(320.0)
+    assert now() == pytest.approx(granted)
 
 
 async def test_the_order_of_arrival_is_kept_by_corrections() -> None:
