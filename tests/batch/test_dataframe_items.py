@@ -20,7 +20,7 @@ from ragasync import (
     gather_with_concurrency,
     process_with_workers,
 )
-from tests.support.requirements import needs
+from tests.support.requirements import go_without, needs
 
 INDEXES = {
     "strings": pd.Index(["x", "y", "z", "w"]),
@@ -223,7 +223,7 @@ def test_a_column_that_cannot_be_read_ends_the_run_with_its_error():
     frame = pd.DataFrame({"n": range(3)})
     frame["broken"] = array
     if type(frame["broken"].array) is not BrokenArray:
-        pytest.skip("this pandas takes over the values")
+        go_without("this pandas takes over the values")
     with pytest.raises(OSError, match="no disk") as caught:
         processor_of(Service()).process_sync(frame)
     assert "0 of 3 items were done" in caught.value.__notes__[0]
@@ -291,12 +291,18 @@ async def test_what_is_unfinished_can_be_run_again_by_its_labels(index: pd.Index
     assert whole.unfinished == []
 
 
-@each_index
-@pytest.mark.parametrize("form", [pd.Index, list, np.asarray, pd.Series])
+COLLECTIONS = [
+    pytest.param(index, form, id=f"{name}-{form.__name__}")
+    for name, index in INDEXES.items()
+    for form in (pd.Index, list, np.asarray, pd.Series)
+    # The tuples of a MultiIndex would be rows of an array.
+    if not (isinstance(index, pd.MultiIndex) and form in (np.asarray, pd.Series))
+]
+
+
+@pytest.mark.parametrize(("index", "form"), COLLECTIONS)
 async def test_labels_may_come_in_any_collection(index: pd.Index, form: Any):
     """As the index of a filtered frame, a list, an array, or a column."""
-    if isinstance(index, pd.MultiIndex) and form in (np.asarray, pd.Series):
-        pytest.skip("a tuple is a row of these")
     service = Service(2)
     result = await processor_of(service).process(a_frame(index))
     service.bad.clear()
@@ -450,24 +456,41 @@ def with_rows(rows: list[Any], index: pd.Index, *, of_column: bool) -> Any:
     return values if of_column else values.to_frame()
 
 
+async def unchanged(item: Any) -> Any:
+    """Return the item."""
+    return item
+
+
 @pytest.mark.parametrize("index", DUPLICATE_LABELS.values(), ids=list(DUPLICATE_LABELS))
 @pytest.mark.parametrize("rows", ROWS.values(), ids=list(ROWS))
 @pytest.mark.parametrize("of_column", [True, False])
+async def test_equal_rows_of_shared_labels_are_merged(
+    index: pd.Index, rows: list[Any], of_column: bool
+):
+    """They are the same rows in the same order, whatever they hold."""
+    processor = AsyncBatchProcessor(unchanged)
+    first = await processor.process(with_rows(rows, index, of_column=of_column))
+    again = await processor.process(with_rows(rows, index, of_column=of_column))
+    assert first.merge(again).all_succeeded
+
+
+PERMUTABLE = [
+    pytest.param(rows, of_column, id=f"{name}-{'a column' if of_column else 'a frame'}")
+    for name, rows in ROWS.items()
+    for of_column in (True, False)
+    if of_column or name != "objects"  # a dict with an object has no data to compare
+]
+
+
+@pytest.mark.parametrize("index", DUPLICATE_LABELS.values(), ids=list(DUPLICATE_LABELS))
+@pytest.mark.parametrize(("rows", "of_column"), PERMUTABLE)
 async def test_rows_that_were_permuted_within_a_label_are_not_merged(
     index: pd.Index, rows: list[Any], of_column: bool
 ):
     """The index is the same, but the outcomes would be those of other rows."""
-
-    async def same(item: Any) -> Any:
-        return item
-
-    processor = AsyncBatchProcessor(same)
+    processor = AsyncBatchProcessor(unchanged)
     first = await processor.process(with_rows(rows, index, of_column=of_column))
-    again = await processor.process(with_rows(rows, index, of_column=of_column))
-    assert first.merge(again).all_succeeded
     permuted = with_rows([rows[2], rows[1], rows[0], rows[3]], index, of_column=of_column)
-    if not of_column and rows is ROWS["objects"]:
-        pytest.skip("a dict with an object has no data to compare")
     other = await processor.process(permuted)
     with pytest.raises(ValueError, match="position 0 that this one has at position 2"):
         first.merge(other)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ragasync import Journal
-from tests.support.requirements import needs
+from tests.support.requirements import needs, only_where
 
 pytestmark = pytest.mark.real_time
 
@@ -272,7 +272,7 @@ def test_a_job_on_a_loop_that_stopped_is_ended_there():
     assert err[0] == LINE
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+@only_where(hasattr(os, "fork"), "no fork on this platform")
 def test_a_forked_child_says_nothing_of_its_parents_job():
     """It has a copy of the handle only."""
     out, err = ran(

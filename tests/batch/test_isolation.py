@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import decimal
-import sys
 import unittest.mock
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -24,6 +23,7 @@ from ragasync import (
 )
 from ragasync.documents import Document
 from ragasync.testing import run_on_virtual_clock
+from tests.support.requirements import needs_eager_tasks
 
 ITEMS = 12
 
@@ -558,7 +558,7 @@ async def test_workers_that_somebody_cancels_between_two_calls_are_replaced():
 
 
 @pytest.mark.real_time
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
+@needs_eager_tasks
 def test_a_job_over_an_async_source_runs_where_tasks_are_eager():
     """The source begins last, when the run is complete."""
 

@@ -1,12 +1,15 @@
 """Values and errors of a coroutine: each reaches the caller, and the loop survives."""
 
-import sys
-
 import pytest
 
+from tests.support.requirements import needs_eager_tasks
 from tests.support.scripts import printed_by
 
 pytestmark = pytest.mark.real_time
+
+each_kind_of_task = pytest.mark.parametrize(
+    "eager", [False, pytest.param(True, marks=needs_eager_tasks)]
+)
 
 SCRIPT = """
 import asyncio, itertools, sys, threading, warnings
@@ -74,12 +77,10 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("eager", [False, True])
+@each_kind_of_task
 @pytest.mark.parametrize("call", CALLS)
 def test_every_error_reaches_the_caller(call, eager):
     """Before the first await and after it; and the next call is served."""
-    if eager and sys.version_info < (3, 12):
-        pytest.skip("eager tasks came with Python 3.12")
     assert (
         printed_by(
             SCRIPT.format(eager=eager),
@@ -108,12 +109,10 @@ JOBS = {
 }
 
 
-@pytest.mark.parametrize("eager", [False, True])
+@each_kind_of_task
 @pytest.mark.parametrize("job", JOBS)
 def test_an_error_that_ends_a_job_reaches_the_waiting_code(job, eager):
     """KeyboardInterrupt, SystemExit and GeneratorExit; also before the first await."""
-    if eager and sys.version_info < (3, 12):
-        pytest.skip("eager tasks came with Python 3.12")
     assert (
         printed_by(
             SCRIPT.format(eager=eager),
@@ -131,12 +130,10 @@ def test_an_error_that_ends_a_job_reaches_the_waiting_code(job, eager):
     )
 
 
-@pytest.mark.parametrize("eager", [False, True])
+@each_kind_of_task
 @pytest.mark.parametrize("job", JOBS)
 def test_an_error_of_a_source_reaches_the_waiting_code(job, eager):
     """A source is read before the first await."""
-    if eager and sys.version_info < (3, 12):
-        pytest.skip("eager tasks came with Python 3.12")
     assert (
         printed_by(
             SCRIPT.format(eager=eager),

@@ -16,6 +16,7 @@ import pytest
 
 from ragasync import AsyncBatchProcessor, RunAsyncError, run_async
 from ragasync._bridge import run_async as bridge
+from tests.support.requirements import go_without
 
 pytestmark = pytest.mark.real_time
 
@@ -441,7 +442,7 @@ def _loop_after_fork(pipe) -> None:
 def test_a_forked_child_gets_a_loop_of_its_own():
     """Threads do not survive a fork, so the child starts its own."""
     if "fork" not in multiprocessing.get_all_start_methods():
-        pytest.skip("no fork on this platform")
+        go_without("no fork on this platform")
     run_async(asyncio.sleep(0))
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()

@@ -27,11 +27,12 @@ from ragasync.documents.embedders import (
     serve,
     usable_cores,
 )
+from tests.support.requirements import only_where
 from tests.support.scripts import printed_by
 
 pytestmark = [
-    pytest.mark.skipif(usable_cores() < 2, reason="worker processes need two cores"),
-    pytest.mark.skipif(os.name == "nt", reason="signals and zombies are those of POSIX"),
+    only_where(usable_cores() > 1, "worker processes need two cores"),
+    only_where(os.name == "posix", "signals and zombies are those of POSIX"),
 ]
 
 TEXTS = ["A bucket refills.", "", "Grüße aus Köln", "桶 补充 🪣", "x" * 300_000]
@@ -223,7 +224,7 @@ def test_an_environment_variable_turns_workers_off(monkeypatch):
     assert not can_start_processes()
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores cannot be taken away")
+@only_where(hasattr(os, "sched_setaffinity"), "cores cannot be taken away")
 def test_one_usable_core_is_not_enough():
     """However many the machine has."""
     (printed,) = printed_by(
@@ -269,7 +270,7 @@ def sources_until_workers_embed(more: int) -> Iterator[tuple[str, str]]:
     yield from itertools.islice(sources, more)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs the bytes that a process has written")
+@only_where(sys.platform == "linux", "needs the bytes that a process has written")
 def test_a_large_run_has_the_same_results_in_the_same_order():
     """Documents, chunks and vectors, and the counts of the embed stage."""
     result = AsyncDocumentProcessor().process_sync(sources_until_workers_embed(20))
@@ -286,7 +287,7 @@ def test_a_large_run_has_the_same_results_in_the_same_order():
     assert workers_of() == []
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs the bytes that a process has written")
+@only_where(sys.platform == "linux", "needs the bytes that a process has written")
 def test_a_run_survives_its_workers():
     """They are killed in the middle, and no document fails."""
 

@@ -14,8 +14,9 @@ from ragasync.documents import (
     find_sources,
     load_source,
 )
+from tests.support.requirements import only_where
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="links need rights elsewhere")
+pytestmark = only_where(os.name == "posix", "links need rights elsewhere")
 
 
 def make(folder: Path, *names: str) -> Path:

@@ -7,6 +7,7 @@ import pytest
 from ragasync import Journal, JournalError
 from ragasync.documents import AsyncDocumentProcessor, Document, Source, Stage
 from tests.support.embedders import CountingEmbedder, words
+from tests.support.requirements import only_where
 
 
 @pytest.fixture
@@ -111,7 +112,7 @@ async def test_equal_files_under_two_names_are_two_documents(path, tmp_path):
         assert await attempts(path, tmp_path / name) == [1]
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes in folders")
+@only_where(hasattr(os, "mkfifo"), "this system has no pipes in folders")
 async def test_what_cannot_be_read_has_its_failure_and_holds_nothing_up(path, tmp_path):
     """A pipe that nobody writes to, a missing file, a name that no file can have."""
     os.mkfifo(tmp_path / "pipe")

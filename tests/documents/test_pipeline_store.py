@@ -1,8 +1,8 @@
 """What is stored is stored once: unchanged, changed, mended, and run again."""
 
 import asyncio
+import os
 import shutil
-import sys
 
 import pytest
 
@@ -14,6 +14,7 @@ from ragasync.documents import (
     Stage,
 )
 from tests.support.embedders import CountingEmbedder, given, words
+from tests.support.requirements import only_where
 from tests.support.services import StatusError
 
 
@@ -239,7 +240,7 @@ async def test_what_failed_can_be_run_again_when_its_file_is_mended(store, tmp_p
     assert (await result.retry_failed(processor)).all_succeeded
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="an open file is neither deleted nor replaced")
+@only_where(os.name == "posix", "an open file is neither deleted nor replaced")
 @pytest.mark.parametrize("how", ["deleted", "replaced"])
 async def test_a_store_whose_file_is_lost_takes_no_more_documents(tmp_path, how):
     """The run stops, and no document is done that nobody can find again."""
@@ -262,7 +263,7 @@ async def test_a_store_whose_file_is_lost_takes_no_more_documents(tmp_path, how)
     assert any(f"was {how}" in str(outcome.error) for outcome in result)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="an open file is not renamed")
+@only_where(os.name == "posix", "an open file is not renamed")
 async def test_a_store_whose_file_gets_another_number_is_the_same(tmp_path):
     """As it does on some shares: a link in its place stands for the same file."""
     path = tmp_path / "store.sqlite"

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ragasync.documents import Document, Source, find_sources, load_source
+from tests.support.requirements import go_without, only_where
 
 
 def make(folder: Path, *names: str) -> None:
@@ -124,13 +125,13 @@ def test_what_cannot_be_loaded_is_a_type_error(wrong):
         list(find_sources(wrong))
 
 
-@pytest.mark.skipif(os.name != "posix", reason="names are bytes on POSIX only")
+@only_where(os.name == "posix", "names are bytes on POSIX only")
 def test_a_name_that_is_not_utf8_gets_an_id_that_can_be_stored(tmp_path):
     """Odd bytes are written out in id and source, and the file still loads."""
     try:
         (tmp_path / os.fsdecode(b"caf\xe9.md")).write_text("text")
     except OSError:
-        pytest.skip("this file system takes UTF-8 names only")
+        go_without("this file system takes UTF-8 names only")
     (source,) = find_sources(tmp_path, root=tmp_path)
     document = load_source(source)
     assert (document.id, document.text) == (r"caf\xe9.md", "text")

@@ -1,7 +1,6 @@
 """The comparisons with other packages, in README and tests/README.md: their claims are tried."""
 
 import asyncio
-import importlib.util
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -9,14 +8,14 @@ from typing import Any
 import pytest
 
 from ragasync import AsyncBatchProcessor, RateLimiter
+from tests.support.requirements import needs_in_step
 
 PEERS = (
     *("tqdm", "aiolimiter", "langchain_core", "llama_index", "tenacity"),
     *("async_batch_llm", "phoenix"),
 )
 
-if any(importlib.util.find_spec(name) is None for name in PEERS):
-    pytest.skip("not installed: the extra `bench`", allow_module_level=True)
+needs_in_step("rules", *PEERS)
 
 pytestmark = pytest.mark.real_time
 

@@ -241,7 +241,9 @@ print(notes)
 def test_a_job_in_the_background_leaves_the_notebook_usable(kernel: Kernel):
     """Cells run while it does, an interrupt of one of them does not reach it, and it is stopped."""
     assert kernel.run(SETUP + "job = processor.start(range(10)); None").status == "ok"
-    in_flight = "while job.progress.in_flight < 2: await asyncio.sleep(0.01)\njob.progress.in_flight"
+    in_flight = (
+        "while job.progress.in_flight < 2: await asyncio.sleep(0.01)\njob.progress.in_flight"
+    )
     assert kernel.run(in_flight).value == "2"
     ran = kernel.run_interrupted("print('ready', flush=True)\nwhile True: pass")
     assert ran.error == "KeyboardInterrupt"

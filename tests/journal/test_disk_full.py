@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.requirements import go_without
 from tests.support.scripts import printed_by
 
 pytestmark = pytest.mark.real_time
@@ -79,7 +80,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(disk)]
     if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("only root may mount a small disk, and not in every container")
+        go_without("only root may mount a small disk, and not in every container")
     try:
         yield disk
     finally:

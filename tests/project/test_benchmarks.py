@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -10,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.requirements import needs_in_step
+
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
-# With the extra alone: half of what they run is others' code, and CI has a place for it.
-if importlib.util.find_spec("aiometer") is None:
-    pytest.skip("not installed: the extra `bench`", allow_module_level=True)
+# With the extra alone: half of what they run is others' code.
+needs_in_step("rules", "aiometer")
 
 RUNS = {
     "adaptive": ["--items", "60"],

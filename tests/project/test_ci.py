@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.support.requirements import needs, needs_eager_tasks, needs_in_step, only_where
 
 HERE = Path(__file__).parents[1]
 
@@ -130,7 +133,7 @@ def test_an_installed_pytest_asyncio_does_no_harm(tmp_path: Path):
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
+@needs_eager_tasks
 def test_with_eager_tasks_every_loop_makes_them(tmp_path: Path):
     """The virtual one, asyncio's own, and that of run_async."""
     (tmp_path / "test_eager.py").write_text(
@@ -169,7 +172,7 @@ def test_with_eager_tasks_every_loop_makes_them(tmp_path: Path):
     assert "3 passed" in ran.stdout, ran.stdout + ran.stderr
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
+@needs_eager_tasks
 def test_with_eager_tasks_scripts_in_other_processes_are_left_out():
     """Their tasks are not eager, and they have run on the same Python without."""
     ran = collected("--core", "tests/bridge/test_depths.py", RAGASYNC_EAGER="1")
@@ -178,18 +181,58 @@ def test_with_eager_tasks_scripts_in_other_processes_are_left_out():
     assert "::test_an_interrupt_reaches_the_innermost_first" not in ran.stdout
 
 
+# ── what is skipped ─────────────────────────────────────────────────────────────────────────
+
+
+def test_every_skip_says_why_and_comes_from_the_helper_that_fails_in_ci():
+    """A test that pytest itself skips would be left out of CI unnoticed."""
+    helper = HERE / "support" / "requirements.py"
+    skips = re.compile(r"(pytest|mark)\.(skip|skipif|importorskip)\b")
+    found = [
+        path.relative_to(HERE).as_posix()
+        for path in sorted(HERE.rglob("*.py"))
+        if path not in (helper, Path(__file__)) and skips.search(path.read_text(encoding="utf-8"))
+    ]
+    assert found == []
+
+
+def test_what_is_missing_is_skipped_here_and_fails_in_ci(monkeypatch: pytest.MonkeyPatch):
+    """With the same reason."""
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="not installed: no_such_module"):
+        needs("no_such_module", "os")
+    assert only_where(False, "never").args == (True,)
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="not installed: no_such_module"):
+        needs("no_such_module", "os")
+    assert only_where(False, "never").args == (False,)
+
+
+def test_what_a_step_of_ci_installs_is_skipped_in_the_others(monkeypatch: pytest.MonkeyPatch):
+    """In its own step it fails."""
+    monkeypatch.setenv("CI", "true")
+    monkeypatch.delenv("RAGASYNC_STEP", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="no_such_module; CI's step: rules"):
+        needs_in_step("rules", "no_such_module")
+    monkeypatch.setenv("RAGASYNC_STEP", "rules")
+    with pytest.raises(pytest.fail.Exception, match="not installed: no_such_module"):
+        needs_in_step("rules", "no_such_module")
+
+
 # ── the script ──────────────────────────────────────────────────────────────────────────────
 
 PYTHON = """#!/usr/bin/env bash
 [ "$1 $2" = "-m venv" ] || exit 0
-mkdir -p "$3/bin"
-for tool in pip pytest ruff mypy lint-imports; do cp "$TOOL" "$3/bin/$tool"; done
+mkdir -p "$3/bin" "$3/lib/python3.11/site-packages"
+for tool in pip pytest python ruff mypy lint-imports; do cp "$TOOL" "$3/bin/$tool"; done
 """
 
 TOOL = """#!/usr/bin/env bash
 eager=${RAGASYNC_EAGER:-0} command="${0##*/} $*" folder=$(basename "$(dirname "$(dirname "$0")")")
-echo "$folder eager=$eager compiled=${PYTHONDONTWRITEBYTECODE:-kept} $command" >>"$CALLS"
-[[ "${0##*/}" != @(pytest|check) ]] || echo "1 passed in 0.01s"
+more=$(cat "$(dirname "$0")"/../lib/python3*/site-packages/*.pth 2>/dev/null | xargs -n 1 basename)
+compiled=${PYTHONDONTWRITEBYTECODE:-kept} step=${RAGASYNC_STEP:-}
+echo "$folder eager=$eager compiled=$compiled step=$step more=$more $command" >>"$CALLS"
+[[ "$command" != @(pytest|check|"python -m pytest")* ]] || echo "1 passed in 0.01s"
 [[ "$folder eager=$eager $command" != $FAILING ]]
 """
 
@@ -235,7 +278,7 @@ def ci_with_stub_tools(folder: Path, failing: str = "") -> tuple[int, str, list[
     return ran.returncode, ran.stdout, (folder / "calls").read_text().splitlines()
 
 
-needs_bash = pytest.mark.skipif(os.name == "nt", reason="CI is a script for bash")
+needs_bash = only_where(os.name == "posix", "CI is a script for bash")
 
 
 @needs_bash
@@ -250,15 +293,27 @@ def test_ci_runs_every_step_and_reports_it(tmp_path: Path):
     assert closing == [line for name in STEPS for line in (f"{name}:", "1 passed in 0.01s")]
     assert all(" compiled=kept " in call for call in calls)
     for folder in (".venv", "venv", "python3.12", "python3.13"):
-        tools = [call.split()[3] for call in calls if call.startswith(f"{folder} ")]
+        tools = [call.split()[5] for call in calls if call.startswith(f"{folder} ")]
         assert tools[0] == "pip"
-        assert "pytest" in tools
+        assert ("python" if folder == "venv" else "pytest") in tools
     cores = [call.split()[:2] for call in calls if " --core " in call]
     assert sorted(cores) == [
         ["python3.12", "eager=0"],
         ["python3.13", "eager=0"],
         ["python3.13", "eager=1"],
     ]
+
+
+@needs_bash
+@pytest.mark.slow
+def test_the_environment_of_the_rules_adds_to_that_of_the_tests(tmp_path: Path):
+    """It is made after that one and sees its packages; `needs_in_step` knows the step's name."""
+    _, _, calls = ci_with_stub_tools(tmp_path)
+    folders = [call.partition(" ")[0] for call in calls]
+    assert folders.index(".venv") < folders.index("venv")
+    rules = [call for call in calls if call.startswith("venv ")]
+    assert all(" step=rules more=site-packages " in call for call in rules)
+    assert not any(" step=rules " in call for call in calls if call not in rules)
 
 
 @needs_bash

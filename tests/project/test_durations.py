@@ -27,6 +27,7 @@ from ragasync import (
 from ragasync.documents import OpenAIEmbedder, SqliteStore, Stage
 from ragasync.simulation import Latency, ScriptedService
 from ragasync.testing import FakeBatchService, FakeService
+from tests.support.requirements import needs
 
 MODULES = ("ragasync", "ragasync.documents", "ragasync.simulation", "ragasync.testing")
 
@@ -51,7 +52,8 @@ def _redis(make: Callable[[Any, tuple[Any, str], Any], object]) -> Callable[[Any
     """Return a call with the class RedisRateLimiter, and a client that never connects."""
 
     def call(value: Any) -> object:
-        module = pytest.importorskip("redis.asyncio")
+        needs("redis")
+        module = import_module("redis.asyncio")
         return make(ragasync.RedisRateLimiter, (module.Redis(), "a limit"), value)
 
     return call
@@ -73,7 +75,7 @@ def run_for(value: Any) -> object:
 
 def redis_connection(value: Any) -> object:
     """Make a connection, which opens nothing yet."""
-    pytest.importorskip("redis.asyncio")
+    needs("redis")
     return ragasync.AsyncRedisConnection(timeout=value)
 
 

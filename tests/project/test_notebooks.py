@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.notebook_files import read_notebook, run_notebook
-from tests.support.requirements import needs
+from tests.support.requirements import needs, run_in_step
 
 needs("ipykernel", "nbclient", "nbformat")
 
@@ -43,7 +43,7 @@ def test_a_lesson_is_short_opens_with_its_aim_and_ends_with_two_exercises(path: 
 
 @pytest.mark.kernel
 @pytest.mark.timeout(300)
-@pytest.mark.skipif("RAGASYNC_NOTEBOOKS" in os.environ, reason="run by binder/check in CI")
+@run_in_step("notebooks", "run elsewhere", is_here="RAGASYNC_NOTEBOOKS" not in os.environ)
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_from_top_to_bottom(path: Path, tmp_path: Path):
     """It runs in its own folder, as for a reader who has just opened it."""

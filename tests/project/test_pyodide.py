@@ -14,6 +14,7 @@ import pytest
 
 from ragasync import AsyncBatchProcessor, JournalError, RateLimiter
 from ragasync.testing import run_on_virtual_clock
+from tests.support.requirements import go_without_in_ci_too
 
 HERE = Path(__file__).parents[1]
 SOURCE = HERE.parent
@@ -37,7 +38,7 @@ def run_in_pyodide(script: str, *arguments: str, flag: str = "", packages: tuple
     """Run a script of tests/pyodide there, with these importable modules, and return its output."""
     node = shutil.which("node")
     if not (FOLDER and node and Path(FOLDER, "node_modules", "pyodide").is_dir()):
-        pytest.skip(
+        go_without_in_ci_too(
             "needs node, and Pyodide: `npm install pyodide` in a folder, and that folder's path "
             "in the environment variable RAGASYNC_PYODIDE"
         )

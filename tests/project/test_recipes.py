@@ -20,31 +20,15 @@ from ragasync.documents import (
     SqliteStore,
     Stage,
 )
-from tests.support.requirements import needs
+from tests.support.requirements import needs, needs_in_step
 
 pytestmark = pytest.mark.real_time
 
 HERE = Path(__file__).parents[1]
 README = (HERE / "recipes" / "README.md").read_text(encoding="utf-8")
-PACKAGES = (
-    "chromadb",
-    "fastapi",
-    "langchain_core",
-    "langchain_text_splitters",
-    "llama_index",
-    "qdrant_client",
-    "streamlit",
-)
 COUNT = 24  # documents
 
 Run = Callable[[str], dict[str, Any]]
-
-
-def brought(*packages: str) -> None:
-    """Skip without the extra `recipes`; CI needs all of it if it has a part."""
-    if not any(map(importlib.util.find_spec, PACKAGES)):
-        pytest.skip("not installed: the extra `recipes`")
-    needs(*packages)
 
 
 @pytest.fixture
@@ -68,7 +52,7 @@ def write(count: int) -> None:
 
 def test_langchain_cuts_and_embeds(run: Run):
     """Each chunk is the splitter's, at its place, with the vector that the embeddings gave it."""
-    brought("langchain_core", "langchain_text_splitters")
+    needs_in_step("rules", "langchain_core", "langchain_text_splitters")
     made = run("with_langchain")
     assert made["result"].all_succeeded
     store, embeddings = made["store"], made["embeddings"]
@@ -86,7 +70,7 @@ def test_langchain_cuts_and_embeds(run: Run):
 
 def test_langchains_splitter_of_another_size_chunks_again_and_the_same_one_does_not(run: Run):
     """The store sees the attributes of the object behind the method."""
-    brought("langchain_core", "langchain_text_splitters")
+    needs_in_step("rules", "langchain_core", "langchain_text_splitters")
     made = run("with_langchain")
     store, embed = made["store"], made["embeddings"].embed_documents
     splitter = type(made["splitter"])
@@ -99,7 +83,7 @@ def test_langchains_splitter_of_another_size_chunks_again_and_the_same_one_does_
 
 def test_langchains_async_methods_fit_and_a_store_distinguishes_its_classes(run: Run):
     """Both classes inherit `aembed_documents`, but their vectors differ."""
-    brought("langchain_core", "langchain_text_splitters")
+    needs_in_step("rules", "langchain_core", "langchain_text_splitters")
     from langchain_core.embeddings import DeterministicFakeEmbedding, FakeEmbeddings
 
     store = SqliteStore(":memory:")
@@ -115,7 +99,7 @@ def test_langchains_async_methods_fit_and_a_store_distinguishes_its_classes(run:
 
 def test_llama_indexs_node_parser_cuts_at_its_nodes(run: Run):
     """Here at headings, which each hit knows too; the embedding model is a plain callable."""
-    brought("llama_index")
+    needs_in_step("rules", "llama_index")
     made = run("with_llama_index")
     assert made["result"].all_succeeded
     assert [done.chunk_count for done in made["result"].get_successful()] == [2] * COUNT
@@ -130,7 +114,7 @@ def test_llama_indexs_node_parser_cuts_at_its_nodes(run: Run):
 
 async def test_llama_indexs_splitters_give_texts_and_have_the_places_of_their_nodes():
     """`split_text` alone will do for these, and the async method of an embedding model."""
-    brought("llama_index")
+    needs_in_step("rules", "llama_index")
     from llama_index.core import Document
     from llama_index.core.embeddings import MockEmbedding
     from llama_index.core.node_parser import SentenceSplitter
@@ -212,7 +196,7 @@ def in_qdrant(made: dict[str, Any]) -> list[tuple[str, int, str]]:
 )
 def test_a_collection_has_each_chunk_once_whatever_changes(run: Run, name, package, stored):
     """After a run, after a second run, and after documents got shorter, longer or blank."""
-    brought(package)
+    needs_in_step("rules", package)
     for change in ({}, {"0.md": "short", "2.md": "longer than it was. " * 300}):
         for file, text in change.items():
             Path("docs", file).write_text(text)
@@ -271,7 +255,7 @@ def test_a_rate_is_shared_through_redis(run: Run, tmp_path: Path, monkeypatch: p
 
 def test_a_service_starts_a_job_shows_it_and_cancels_it(run: Run):
     """Each request comes on its own, and the job runs on between them."""
-    brought("fastapi")
+    needs_in_step("rules", "fastapi")
     from fastapi.testclient import TestClient
 
     with TestClient(run("with_fastapi")["app"]) as client:
@@ -283,7 +267,7 @@ def test_a_service_starts_a_job_shows_it_and_cancels_it(run: Run):
 
 def test_a_page_starts_a_job_and_shows_its_end(run: Run):
     """As a browser sees it, without the browser."""
-    brought("streamlit")
+    needs_in_step("rules", "streamlit")
     from streamlit.testing.v1 import AppTest
 
     page = AppTest.from_file(str(HERE / "recipes" / "with_streamlit.py"), default_timeout=30).run()

@@ -8,6 +8,7 @@ from subprocess import run
 import pytest
 
 from tests.reference.public import PAGES, docstring_of, names_of
+from tests.support.requirements import needs_in_step
 
 ROOT = Path(__file__).parents[2]
 
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.real_time
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the reference with warnings as errors, and return its folder."""
-    pytest.importorskip("pdoc", reason="not installed: the extra `docs`; CI has a place for it")
+    needs_in_step("rules", "pdoc")
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-W", "error", "tests/reference/reference.py", str(folder)]
     ran = run(command, cwd=ROOT, capture_output=True, text=True, check=False)

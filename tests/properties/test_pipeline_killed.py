@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.requirements import needs, only_where
 from tests.support.store_job_script import ROOM, command, opened
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="there is no kill -9")
+pytestmark = only_where(os.name == "posix", "there is no kill -9")
 
 LINES = 5
 ROOT = Path(__file__).parents[2]
@@ -128,7 +129,7 @@ def stored_whole(place: Path, kind: str) -> dict[str, str]:
 def test_a_group_of_documents_is_stored_whole_or_not_at_all(tmp_path, kind, times):
     """What the journal calls done is in the store, and the next run does the rest."""
     if kind == "lance":
-        pytest.importorskip("lancedb")
+        needs("lancedb")
     chance, ids = random.Random(times), place_with(tmp_path, 45 * times)
     kept: dict[str, str] = {}
     kills = 0

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from ragasync import Usage, note_usage, usage_of
 from ragasync.usage import shares
+from tests.support.requirements import needs
 
 # ── reports ─────────────────────────────────────────────────────────────────────────────────
 
@@ -117,7 +118,7 @@ def test_a_response_that_raises_has_no_usage():
 
 def test_the_usage_of_the_responses_of_openai():
     """The classes of the real package."""
-    pytest.importorskip("openai")
+    needs("openai")
     from openai.types import CompletionUsage, CreateEmbeddingResponse
     from openai.types.chat import ChatCompletion
     from openai.types.create_embedding_response import Usage as EmbeddingUsage
@@ -134,7 +135,7 @@ def test_the_usage_of_the_responses_of_openai():
 
 def test_the_usage_of_the_messages_of_anthropic():
     """The classes of the real package; its input tokens leave out those of the cache."""
-    pytest.importorskip("anthropic")
+    needs("anthropic")
     from anthropic.types import Message
     from anthropic.types import Usage as MessageUsage
 

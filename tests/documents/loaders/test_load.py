@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ragasync.documents import LOADERS, Document, LoadError, Source, load_source
+from tests.support.requirements import only_where
 
 
 @pytest.fixture
@@ -146,13 +147,13 @@ def test_a_file_over_the_bound_is_not_read(load):
         load("a.txt", b"x" * 1011, max_bytes=1010)
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+@only_where(Path("/proc/self/status").exists(), "needs /proc")
 def test_a_file_that_claims_to_be_empty_is_bounded_too():
     """The size is counted, not believed."""
     assert reason_of(load_source, Path("/proc/self/status"), max_bytes=10) == "too large"
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+@only_where(hasattr(os, "mkfifo"), "needs pipes")
 def test_a_pipe_is_not_waited_for(tmp_path):
     """Opening one would block a thread for ever."""
     os.mkfifo(tmp_path / "pipe")

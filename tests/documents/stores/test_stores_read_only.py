@@ -1,7 +1,6 @@
 """Stores in folders that cannot be written to, as on a share that somebody else keeps."""
 
 import os
-import sys
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,9 +9,10 @@ import pytest
 
 from ragasync.documents import AsyncDocumentProcessor, Document, HashingEmbedder, StoreError
 from tests.support.embedders import CountingEmbedder
+from tests.support.requirements import only_where
 from tests.support.store_kinds import fill, ids, opened, put
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="folders have no such permissions")
+pytestmark = only_where(os.name == "posix", "folders have no such permissions")
 
 NOBODY = 65534
 
