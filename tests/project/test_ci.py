@@ -306,6 +306,22 @@ def test_ci_runs_every_step_and_reports_it(tmp_path: Path):
 
 @needs_bash
 @pytest.mark.slow
+def test_at_most_two_steps_of_ci_run_at_a_time(tmp_path: Path):
+    """In one lane all tests and then a Python; in the other whatever else there is, in order."""
+    _, _, calls = ci_with_stub_tools(tmp_path)
+    ran = [
+        f"{folder} {eager}"
+        for folder, eager, *_, command in (call.split(maxsplit=5) for call in calls)
+        if command.startswith(("pytest", "python -m pytest", "check"))
+    ]
+    first = [step for step in ran if step in (".venv eager=0", "python3.13 eager=0")]
+    assert first == [".venv eager=0", "python3.13 eager=0"]
+    second = [step.split()[0] for step in ran if step not in first]
+    assert second == ["venv", ".", "python3.12", "python3.13"]  # the notebooks' in its own folder
+
+
+@needs_bash
+@pytest.mark.slow
 def test_the_environment_of_the_rules_adds_to_that_of_the_tests(tmp_path: Path):
     """It is made after that one and sees its packages; `needs_in_step` knows the step's name."""
     _, _, calls = ci_with_stub_tools(tmp_path)
