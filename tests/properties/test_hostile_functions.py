@@ -358,7 +358,7 @@ def _check(outcome: Any, function: Hostile, options: JobOptions) -> None:
 
 
 @pytest.mark.timeout(600)
-@examples(500)
+@examples(150)
 @given(st.lists(st.lists(acts, min_size=1, max_size=3), min_size=1, max_size=8), tellings)
 def test_a_run_of_hostile_calls_is_whole(scripts: list[list[Act]], options: JobOptions):
     """All items have their outcome, by what they did themselves."""

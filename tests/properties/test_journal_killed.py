@@ -109,6 +109,7 @@ def written(journal: Path) -> dict[int, int]:
     return values
 
 
+@pytest.mark.slow
 def test_fifty_kills_lose_at_most_the_calls_in_flight_and_one_group(jobs: Jobs, tmp_path: Path):
     """What is in the file is not done again, and what is not was in flight or in the group."""
     chance = random.Random(9)

@@ -212,4 +212,4 @@ class LimiterOnSeveralLoops(RuleBasedStateMachine):
 
 
 TestLimiterOnSeveralLoops = LimiterOnSeveralLoops.TestCase
-TestLimiterOnSeveralLoops.settings = settings(examples(150), stateful_step_count=30)
+TestLimiterOnSeveralLoops.settings = settings(examples(75), stateful_step_count=30)

@@ -130,7 +130,7 @@ NARROW = JobOptions(5, 0, 0.0, None, None, ((3.0, 1.0, 1.0),))
 @example(FAST, AS_IT_COMES, LIST, [ControlStep(3 * A_TURN, "rate", 4.0)])
 @example(SLOW, NARROW, LIST, [ControlStep(0.5, "resize", 1)])
 @example(SLOW, NARROW, LIST, [ControlStep(0.5, "pause"), ControlStep(1.5, "cancel")])
-@examples(200)
+@examples(100)
 @given(services(), options, sources, control_steps())
 def test_every_item_of_a_steered_job_is_accounted_for(script, options, source, steps):
     """Pauses, sizes, rates, cancellation, errors, time limits and limiters, at any time."""

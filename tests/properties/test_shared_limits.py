@@ -420,7 +420,7 @@ def is_due(claims: list[tuple[WaitQueue, float]]) -> bool:
     return all(queue.bucket.delay(weight, now()) == 0.0 for queue, weight in claims)
 
 
-@examples(250)
+@examples(100)
 @given(
     kinds=st.lists(KINDS, min_size=2, max_size=3),
     shares=st.lists(

@@ -79,7 +79,7 @@ def test_a_stream_gives_each_outcome_once_and_leaves_nothing(
 # ---- batches
 
 
-@examples(150)
+@examples(75)
 @given(scales)
 def test_in_batches_only_the_poison_fails(scale: Scale):
     """Whatever the sizes, the weights, the outages and the number of calls at once."""

@@ -397,9 +397,8 @@ def test_wrong_paths_are_refused(store):
 
 def test_many_documents_are_relocated_and_deleted(store):
     """More than go into one commit."""
-    with_one = HashingEmbedder(2)
-    for n in range(250):
-        put(store, Document(f"a/{n}", "text"), made_by=with_one)
+    processor = AsyncDocumentProcessor(embed=HashingEmbedder(2), store=store)
+    processor.process_sync([Document(f"a/{n}", "text") for n in range(250)]).raise_for_errors()
     assert store.relocate("a", "b") == 250
     assert stored_ids(store) == sorted(f"b/{n}" for n in range(250))
     assert store.delete(where={"id": [f"b/{n}" for n in range(240)]}) == 240
