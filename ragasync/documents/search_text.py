@@ -229,7 +229,7 @@ def _folding() -> dict[int, str | None]:
         plain = _DECORATION.sub("", unicodedata.normalize("NFD", chr(code))).translate(same)
         if plain != chr(code):
             folding[code] = plain
-    decoration = [c for c in range(0x300, 0xFE30) if _DECORATION.match(chr(c))]
+    decoration = map(ord, _DECORATION.findall("".join(map(chr, range(0x300, 0xFE30)))))
     return folding | dict.fromkeys([*_INVISIBLE, *decoration])
 
 

@@ -43,7 +43,7 @@ from ragasync.documents.stores.sqlite_search import VectorMatrix, run_search
 VECTORS_PER_ROW = 64
 """Most vectors in a row of the file: reading one of them reads all."""
 
-_IDS_PER_STATEMENT = 500
+_VALUES_PER_STATEMENT = 500
 _TEXTS_PER_STATEMENT = 64
 _ROWS_PER_STATEMENT = (64, 8, 1)
 
@@ -61,6 +61,8 @@ _PLACES = "SELECT id, source, number, first_chunk, chunk_count FROM documents WH
 _ENTRIES = "SELECT id, fingerprint, source, file, metadata FROM documents WHERE id IN ($rows)"
 _DOCUMENT = _DOCUMENTS + " WHERE id = ?"
 _DOCUMENTS_IN_ORDER = _DOCUMENTS + " ORDER BY number"
+
+_HASHES = "SELECT text_hash FROM chunks WHERE text_hash IN ($rows)"
 
 # The number of any one chunk of each text, given with its place and its hash.
 _CHUNKS_WITH_TEXTS = """
@@ -158,10 +160,14 @@ class SqliteRows(StoredRows):
         rows = [(as_json(each, id_), id_) for id_, each in metadata.items()]
         self._db.executemany("UPDATE documents SET metadata = ? WHERE id = ?", rows)
 
-    def _rows_of(self, query: str, ids: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-        """Rows of a query of documents for some ids; an id that UTF-8 cannot hold has none."""
-        for start in range(0, len(ids), _IDS_PER_STATEMENT):
-            some = [id_ for id_ in ids[start : start + _IDS_PER_STATEMENT] if is_encodable(id_)]
+    def _rows_of(self, query: str, values: Sequence[object]) -> Iterator[tuple[Any, ...]]:
+        """Rows of a query for some values; a text that UTF-8 cannot hold has none."""
+        for start in range(0, len(values), _VALUES_PER_STATEMENT):
+            some = [
+                value
+                for value in values[start : start + _VALUES_PER_STATEMENT]
+                if not isinstance(value, str) or is_encodable(value)
+            ]
             if some:
                 statement = _with_rows(query, len(some), 1)
                 yield from self._db.execute(statement, some)
@@ -217,11 +223,14 @@ class SqliteRows(StoredRows):
         stored = self.embedder()
         if stored is None or stored.name != embedder:
             return found
-        asked = [place for place, text in enumerate(texts) if is_encodable(text)]
+        hashes = {place: _text_hash(text) for place, text in enumerate(texts) if is_encodable(text)}
+        # First the checksums alone: most texts of a first run are new, and SQLite copies a text.
+        known = {number for (number,) in self._rows_of(_HASHES, list(hashes.values()))}
+        asked = [place for place, number in hashes.items() if number in known]
         chunks: list[tuple[int, int]] = []
         for start in range(0, len(asked), _TEXTS_PER_STATEMENT):
             some = asked[start : start + _TEXTS_PER_STATEMENT]
-            values = [value for n in some for value in (n, _text_hash(texts[n]), texts[n])]
+            values = [value for n in some for value in (n, hashes[n], texts[n])]
             statement = _with_rows(_CHUNKS_WITH_TEXTS, len(some), 3)
             chunks += self._db.execute(statement, values)
         first, rows = 0, np.zeros((0, stored.dimension), dtype=np.float32)
