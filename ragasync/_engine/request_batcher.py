@@ -52,13 +52,13 @@ class _Request(Generic[R]):
     def __init__(
         self,
         first: int,
-        size: int,
+        values: list[Any],
         future: asyncio.Future[list[R]],
         calls: tuple[CallUsage | None, ...],
     ) -> None:
         self.first = first
-        self.missing = size
-        self.values: list[Any] = [None] * size
+        self.missing = len(values)
+        self.values = values
         self.failure: RequestFailed | None = None
         self.future = future
         self.calls = calls
@@ -97,11 +97,13 @@ class _OpenRequests(Generic[T, R]):
         self.has_success = False
         self.by_index: dict[int, _Request[R]] = {}
 
-    def add(self, first: int, size: int, counted_for: CallUsage | None) -> asyncio.Future[list[R]]:
-        """Open a request of `size` items; its future will have their values."""
+    def add(
+        self, first: int, values: list[Any], counted_for: CallUsage | None
+    ) -> asyncio.Future[list[R]]:
+        """Open a request that fills this list; its future will have it when it is full."""
         calls = current_call.get(), counted_for
-        request: _Request[R] = _Request(first, size, self._new_future(), calls)
-        self.by_index.update(dict.fromkeys(range(first, first + size), request))
+        request: _Request[R] = _Request(first, values, self._new_future(), calls)
+        self.by_index.update(dict.fromkeys(range(first, first + len(values)), request))
         return request.future
 
     def select_wanted(self, rows: list[tuple[int, T]]) -> list[tuple[int, T]]:
@@ -241,13 +243,20 @@ class RequestBatcher(Generic[T, R]):
             self._raise_setup_error()
 
     def __call__(
-        self, items: Sequence[T], counted_for: CallUsage | None = None
+        self,
+        items: Sequence[T],
+        counted_for: CallUsage | None = None,
+        values: list[Any] | None = None,
     ) -> Awaitable[list[R]]:
         """
         Request the value of each item; await what this returns.
 
-        What the items use is counted for the call, of another run, that the caller is in; and for
-        `counted_for`.
+        Args:
+            items: the items.
+            counted_for: what they use is counted for it, and for the call, of another run, that
+                the caller is in.
+            values: a list with a None for each item, which gets the values as they arrive, also
+                those of a request that fails; by default a new one.
 
         Raises:
             RequestFailed: the first item that failed.
@@ -257,12 +266,13 @@ class RequestBatcher(Generic[T, R]):
         queue = self._items
         if queue is None or self.run.stopping:
             return self._refuse()
-        values = self._requests.add(queue.pushed, len(items), counted_for)
+        values = [None] * len(items) if values is None else values
+        future = self._requests.add(queue.pushed, values, counted_for)
         if items:
             queue.push(*items)
         else:
-            values.set_result([])
-        return values
+            future.set_result(values)
+        return future
 
     def expectation_changed(self) -> None:
         """Ask `no_more_expected` again, which may have changed without an item."""

@@ -17,6 +17,7 @@ Documents: load, chunk, embed and store them, and search them.
     splitters.py         text to chunks; lines, pages and headings of chunks
     embedders/           texts to vectors: by hashing, a small model, or a service
     stored_state.py      what the store has already: documents and vectors
+    spare_vectors.py     SpareVectors: of documents that a run gives up, for the next run
     store.py             Store: the protocol of stores, and its errors
     stores/              SqliteStore, LanceStore, MemoryStore
     search.py            Filter: conditions on metadata; Hit, Hits: the results of a search

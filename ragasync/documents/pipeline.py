@@ -39,6 +39,7 @@ from ragasync.documents.prepare import (
     run_store_steps,
 )
 from ragasync.documents.run_sources import RunSources
+from ragasync.documents.spare_vectors import SpareVectors
 from ragasync.documents.splitters import add_locations
 from ragasync.documents.store import EmbedderMismatch, StoreError
 from ragasync.documents.stored_state import WHY_UNKNOWN, StoredChanges, Vector
@@ -76,6 +77,12 @@ class Pipeline:
         self._budget = self.controls.budget
         self._in_flight = DocumentsInFlight()
         self._stored = StoredChanges(config.known)
+        self._spare = SpareVectors(
+            config.known,
+            config.embedder,
+            is_wanted=config.store_steps.cached is not None,
+            warn=self._warn,
+        )
         self._claims = IdClaims(
             sources.taken,
             config.load_function,
@@ -107,6 +114,7 @@ class Pipeline:
         self._run, self._loop = run, asyncio.get_running_loop()
         self.controls.attach_run(run)
         async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._spare.write)  # when no call is in flight any more
             if config.prepare_block is not None:
                 self._blocks = await self._open_threads(stack, config.prepare_block)
             else:
@@ -248,6 +256,7 @@ class Pipeline:
                 done = await self._process(source)
             return self._sources.note_done(source, done)
         except StageFailure as failure:
+            await self._spare.write_if_many()
             self._sources.note_failed(failure.error)
             if (skipped := self._config.skip_policy.skipped(source, failure)) is not None:
                 return self._sources.note_done(source, skipped)
@@ -335,10 +344,11 @@ class Pipeline:
         chunks, places = prepared.chunks, prepared.places_to_embed
         assert self._run is not None  # of which this document is a part
         used = CallUsage(self._run.usage)
+        texts = [chunks[place].text for place in places]
+        made: list[Any] = [None] * len(texts)
         try:
             try:
-                texts = [chunks[place].text for place in places]
-                made = await self._stages["embed"](texts, used)
+                await self._stages["embed"](texts, used, made)
             except RequestFailed as failed:
                 which = places_of([places[position] for position in failed.positions], chunks)
                 document_place = f"{which} of {prepared.document.id!r}"
@@ -352,6 +362,9 @@ class Pipeline:
                 document = prepared.document
                 request = EmbeddedDocument(document, chunks, vectors, prepared.fingerprint)
                 await self._call("store", request, document)
+        except BaseException:
+            self._spare.keep(texts, made)
+            raise
         finally:
             self._budget.leave(weight)
             if self._config.known is not None:
@@ -599,6 +612,7 @@ class Pipeline:
                 f"expected a vector of {self._dimension} dimensions, as the first of this run, "
                 f"got one of {len(vector)}: an embedder must give one dimension"
             )
+            self._spare.refuse()
         note_place(error, "embed", place)
         raise StageFailure("embed", error)
 

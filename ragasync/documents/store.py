@@ -392,6 +392,31 @@ class SupportsEmbedderIdentity(Protocol):
         """Embed queries with this function while the vectors of this name are stored."""
 
 
+class SupportsSpareVectors(Protocol):
+    """
+    A store that keeps vectors of documents which a run has paid for and did not finish.
+
+    No search, list or count shows them. A vector is dropped when a chunk of its text is stored. All
+    are of one embedder: those of another one take their place.
+    """
+
+    def spare_embedder(self) -> StoredEmbedder | None:
+        """Embedder of the spare vectors; None while there are none."""
+
+    def spare_vectors_of(
+        self, embedder: StoredEmbedder, texts: Sequence[str]
+    ) -> list[NDArray[np.float32] | None]:
+        """Spare vectors that this very embedder made of texts, None for unknown texts."""
+
+    def add_spare_vectors(
+        self, embedder: StoredEmbedder, vectors: Mapping[str, NDArray[np.float32]]
+    ) -> None:
+        """Add spare vectors by their texts."""
+
+    def drop_spare_vectors(self) -> None:
+        """Drop all spare vectors."""
+
+
 def check_search(mode: str, k: int, min_score: float | None) -> None:
     """Check the arguments of a search."""
     if mode not in get_args(SearchMode):

@@ -22,8 +22,10 @@ from ragasync.documents.store import (
     Store,
     StoredEmbedder,
     StoredEntry,
+    StoreError,
     SupportsEmbedderIdentity,
     SupportsIdentity,
+    SupportsSpareVectors,
     check_source,
     supports_identity,
 )
@@ -47,6 +49,7 @@ class EmbedderInStore:
         now: the identity of the processor's embedder.
         known_as: its name and identity in the store.
         dimension: the length of the stored vectors; None while there are none.
+        spare: the embedder of the store's spare vectors, if it is this one; else None.
     """
 
     def __init__(self, store: object, now: EmbedderIdentity, function: StageFunction) -> None:
@@ -54,6 +57,7 @@ class EmbedderInStore:
         keeps_identity = supports_embedder_identity(store)
         self.known_as = (now.name, now.to_json()) if keeps_identity else (now.for_other_stores, "")
         self.dimension: int | None = None
+        self.spare: StoredEmbedder | None = None
 
     @property
     def name(self) -> str:
@@ -79,8 +83,24 @@ class EmbedderInStore:
         else:
             warning = self._take_for(stored, store)
             self.dimension = stored.dimension
+        self.spare = self._find_spare()
+        if self.spare is not None and stored is None:
+            self.known_as = self.spare.name, self.spare.identity
         store.search_with(self.name, self._function)
         return warning
+
+    def _find_spare(self) -> StoredEmbedder | None:
+        """Find the embedder of the spare vectors, if it is this one without any doubt."""
+        if not supports_spare_vectors(self._store):
+            return None
+        try:
+            if (found := self._store.spare_embedder()) is None:
+                return None
+            before = EmbedderIdentity.from_json(found.name, found.identity)
+        except (StoreError, ValueError):  # such as an identity that another version wrote
+            return None
+        fits = {self.dimension, self.now.dimension} <= {None, found.dimension}
+        return found if fits and self.now.changes_since(before) == [] else None
 
     def _take_for(self, stored: StoredEmbedder, store: SupportsEmbedderIdentity) -> str | None:
         """Treat the embedder as the stored one, or refuse it."""
@@ -121,6 +141,12 @@ def supports_embedder_identity(store: object) -> TypeGuard[SupportsEmbedderIdent
     return all(hasattr(store, name) for name in names)
 
 
+def supports_spare_vectors(store: object) -> TypeGuard[SupportsSpareVectors]:
+    """Whether a store keeps vectors of documents that are not stored yet."""
+    names = ("spare_embedder", "spare_vectors_of", "add_spare_vectors", "drop_spare_vectors")
+    return hasattr(store, "vectors_of") and all(hasattr(store, name) for name in names)
+
+
 def _place(store: object) -> str:
     return repr(getattr(store, "path", type(store).__name__))
 
@@ -153,7 +179,7 @@ def _refusal(
 
 @dataclass(frozen=True, slots=True)
 class CachedEmbeddings:
-    """Gets stored vectors of texts, made by the same embedder."""
+    """Gets vectors of texts, made by the same embedder: of stored chunks, or else spare ones."""
 
     store: Any
     embedder: EmbedderInStore
@@ -172,6 +198,13 @@ class CachedEmbeddings:
                 f"vectors_of must return a vector or None for each text: "
                 f"got {len(found)} for {len(texts)} texts"
             )
+        if self.embedder.spare is not None:
+            missing = [place for place, vector in enumerate(found) if vector is None]
+            spare = self.store.spare_vectors_of(
+                self.embedder.spare, [texts[place] for place in missing]
+            )
+            for place, vector in zip(missing, spare, strict=True):
+                found[place] = vector
         vectors = iter(found)
         split = [list(islice(vectors, len(chunks))) for chunks in documents]
         return [part if any(vector is not None for vector in part) else None for part in split]

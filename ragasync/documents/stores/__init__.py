@@ -8,6 +8,7 @@ Stores: documents as embedded chunks in a file or a folder, and the search for t
     lance.py          LanceStore, and LanceFolder: a table, locked by one writing process at a time
     lance_rows.py     LanceRows: documents read, written and changed in a table
     lance_search.py   its rankings, and conditions as predicates of LanceDB
+    spare_tables.py   SpareTables: vectors of documents that are not stored yet, for any store
 
 Documents are written with their chunks and vectors, several in one transaction. A search embeds the
 text, ranks the chunks that match the conditions by cosine and by BM25, and joins both rankings. The
@@ -61,6 +62,7 @@ from ragasync.documents.stores.requests import (
     search_for,
     selected,
 )
+from ragasync.documents.stores.spare_tables import SpareTables
 from ragasync.object_views import object_html
 from ragasync.sqlite_file import explain_surrogate
 
@@ -147,6 +149,9 @@ class Backend(Protocol):
 
     def writing(self) -> AbstractContextManager[StoredRows]:
         """Transaction that is committed completely or not at all."""
+
+    def spare(self, *, writing: bool = False) -> AbstractContextManager[SpareTables]:
+        """Transaction on the spare vectors."""
 
     def columns_of(self, document: Document, chunks: Sequence[Chunk], fingerprint: str, /) -> Any:
         """Values of the columns of a document and its chunks, without their vectors."""
@@ -500,6 +505,9 @@ class LocalStore:
         with self._file.writing() as rows:
             check_embedder(rows.embedder(), before)
             rows.write_embedder(StoredEmbedder(name, before.dimension, identity))
+        if self.spare_embedder() == before:
+            with self._file.spare(writing=True) as spare:
+                spare.rename_embedder(before, name, identity)
 
     def check(self, document: Document, chunks: Sequence[Chunk]) -> None:
         """Raise the error that `upsert` would raise for this document with any vectors."""
@@ -519,6 +527,54 @@ class LocalStore:
         """
         with self._file.reading() as rows:
             return rows.vectors_of(embedder, texts)
+
+    def spare_embedder(self) -> StoredEmbedder | None:
+        """Embedder of the spare vectors; None while there are none."""
+        with self._file.spare() as spare:
+            return spare.embedder()
+
+    def spare_vectors_of(
+        self, embedder: StoredEmbedder, texts: Sequence[str]
+    ) -> list[NDArray[np.float32] | None]:
+        """
+        Look up the vectors of texts that a run has paid for, but whose documents are not stored.
+
+        Args:
+            embedder: The embedder; vectors of another identity or dimension do not count.
+            texts: The texts of chunks.
+
+        Returns:
+            For each text its vector, or None.
+        """
+        with self._file.spare() as spare:
+            return spare.vectors_of(embedder, texts)
+
+    def add_spare_vectors(
+        self, embedder: StoredEmbedder, vectors: Mapping[str, NDArray[np.float32]]
+    ) -> None:
+        """
+        Keep vectors of texts whose documents a run did not finish.
+
+        A run does this when it ends, so that the next one need not pay for them again. Searches,
+        lists and counts do not see them. A vector is dropped when a chunk of its text is stored;
+        `delete` and pruning leave it. All together have at most SPARE_BYTES: the oldest go first.
+
+        Args:
+            embedder: The embedder; spare vectors of another one are dropped.
+            vectors: The vectors by their texts.
+
+        Raises:
+            StoreError: If the file or folder cannot be written.
+        """
+        if vectors:
+            with self._file.spare(writing=True) as spare:
+                spare.add(embedder, vectors)
+
+    def drop_spare_vectors(self) -> None:
+        """Drop all spare vectors, for instance if their documents will never be stored."""
+        if self.spare_embedder() is not None:
+            with self._file.spare(writing=True) as spare:
+                spare.clear()
 
     def sources_within(self, prefix: str) -> list[tuple[str, str]]:
         """

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,8 +31,15 @@ from ragasync.documents.stores.lance_rows import (
     table_schema,
 )
 from ragasync.documents.stores.requests import Embed, Result, StorableDocument
+from ragasync.documents.stores.spare_tables import SpareTables
 from ragasync.errors import MissingExtra, RagasyncError
-from ragasync.sqlite_file import explain_surrogate
+from ragasync.sqlite_file import (
+    SqliteFormat,
+    convert_errors,
+    explain_surrogate,
+    open_database,
+    transaction,
+)
 
 if TYPE_CHECKING:
     from lancedb.table import LanceTable
@@ -73,6 +80,16 @@ class LanceStore(LocalStore):
         full = os.path.abspath(path)  # noqa: PTH100  # a link stays one
         super().__init__(os.fspath(path), LanceFolder(full), embedder)
 
+
+_SPARE_TIMEOUT = 10.0
+_SPARE = SqliteFormat(
+    name="file of spare vectors",
+    application_id=0x72616776,  # "ragv"
+    version=1,
+    schema="",
+    synchronous="NORMAL",
+    error=StoreError,
+)
 
 _NAME = "ragasync_chunks"
 _VERSION = "3"
@@ -165,7 +182,28 @@ class LanceFolder:
             written = stored.write([documents[place] for place in fit], rows, given)
         for place, result in zip(fit, written, strict=True):
             results[place] = result
+        if self._spare_file.exists():
+            new = (documents[place] for place, result in enumerate(results) if result is None)
+            # What stays after an error is of no harm, and is dropped when it is stored again.
+            with suppress(StoreError), self.spare(writing=True) as spare:
+                spare.drop(text for each in new for text in each.columns["text"][1:])
         return results
+
+    @contextmanager
+    def spare(self, *, writing: bool = False) -> Iterator[SpareTables]:
+        """Transaction on the spare vectors, in a file of their own; few folders have one."""
+        self._opened()
+        path = str(self._spare_file) if writing or self._spare_file.exists() else ":memory:"
+        with (
+            convert_errors(path, _SPARE, _SPARE_TIMEOUT),
+            closing(open_database(path, _SPARE, _SPARE_TIMEOUT)) as db,
+            transaction(db, "BEGIN IMMEDIATE" if writing else "BEGIN"),
+        ):
+            yield SpareTables(db)
+
+    @property
+    def _spare_file(self) -> Path:
+        return Path(self.path) / "ragasync-spare.sqlite"
 
     def is_of_one_document(self, error: StoreError) -> bool:
         """Whether an error of writing is about a document, and not about the folder."""

@@ -14,6 +14,7 @@ from ragasync.arguments import check_seconds, explains_arguments
 from ragasync.documents.store import StoredEmbedder, StoreError, StoreNotWritable
 from ragasync.documents.stores import LocalStore
 from ragasync.documents.stores.requests import Embed, Result, StorableDocument
+from ragasync.documents.stores.spare_tables import SpareTables
 from ragasync.documents.stores.sqlite_rows import SqliteRows, columns_of, is_of_one_document
 from ragasync.documents.stores.sqlite_search import VectorMatrix
 from ragasync.sqlite_file import (
@@ -231,6 +232,12 @@ class StoreFile:
             if not is_read_only(error.__cause__):
                 raise
             raise StoreNotWritable(*error.args) from error.__cause__
+
+    @contextmanager
+    def spare(self, *, writing: bool = False) -> Iterator[SpareTables]:
+        """Transaction on the spare vectors, which are in the same file."""
+        with self.writing() if writing else self.reading() as rows:
+            yield rows.spare
 
     def write(self, documents: Sequence[StorableDocument], given: StoredEmbedder) -> list[Result]:
         """Write documents in one transaction; each that cannot be stored fails alone."""

@@ -38,6 +38,7 @@ from ragasync.documents.stores.requests import (
     StorableDocument,
     accept_documents,
 )
+from ragasync.documents.stores.spare_tables import SpareTables
 from ragasync.documents.stores.sqlite_search import VectorMatrix, run_search
 
 VECTORS_PER_ROW = 64
@@ -54,6 +55,9 @@ _BAD_VALUE = (
     sqlite3.ProgrammingError,
 )
 """Errors of SQLite about a value: it is too big, or of a type that SQLite does not have."""
+
+_TEXT = 2
+"""The position of the text among the columns of a chunk."""
 
 _DOCUMENTS = "SELECT id, source, file, metadata, fingerprint, chunk_count FROM documents"
 _IDS = "SELECT id, source, fingerprint, file FROM documents"
@@ -265,7 +269,12 @@ class SqliteRows(StoredRows):
     def search(self, search: Search, condition: Condition | None) -> Hits:
         return run_search(self._db, self._matrix, search, condition)
 
-    # New documents
+    # New documents, and vectors for later ones
+
+    @property
+    def spare(self) -> SpareTables:
+        """The spare vectors."""
+        return SpareTables(self._db)
 
     def write(self, documents: Sequence[StorableDocument], given: StoredEmbedder) -> list[Result]:
         """Write documents with as few statements as possible; of several with one id, the last."""
@@ -279,6 +288,7 @@ class SqliteRows(StoredRows):
         chosen = [documents[place] for place in accepted]
         self._delete(places[each.document.id] for each in chosen if each.document.id in places)
         self._insert_documents(chosen)
+        self.spare.drop(row[_TEXT] for each in chosen for row in each.columns[1])
         return results
 
     @contextmanager
