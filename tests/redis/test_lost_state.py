@@ -9,19 +9,18 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
 from ragasync import RedisRateLimiter
+from tests.support.lateness import Lateness
 from tests.support.redis_server import RedisServer
 
 pytestmark = pytest.mark.real_time
 
 RATE, BURST = 30.0, 15.0
 LIMIT, PER = 24.0, 0.8
-LATE = 0.04
-"""Seconds by which a call may begin late on a calm machine; see `Lateness`."""
 
 
 @pytest.fixture
@@ -83,26 +82,6 @@ def restart_from_old_copy(server: RedisServer) -> None:
 
 
 LOSSES = {each.__name__: each for each in (flush, restart, evict, restart_from_old_copy)}
-
-
-class Lateness:
-    """Measures how late this loop wakes: by so much a window may be shorter than it seems."""
-
-    def __init__(self) -> None:
-        self.most = LATE
-
-    async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._measure())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._task.cancel()
-
-    async def _measure(self) -> None:
-        while True:
-            before = time.monotonic()
-            await asyncio.sleep(0.005)
-            self.most = max(self.most, time.monotonic() - before + LATE)
 
 
 def most_in(times: list[tuple[float, float]], seconds: float) -> float:
