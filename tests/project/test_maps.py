@@ -12,6 +12,8 @@ import ragasync
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(ragasync.__file__).parent
 
+pytestmark = pytest.mark.slow  # it reads the same files with every Python
+
 PACKAGES = sorted(file.parent for file in PACKAGE.glob("*/**/__init__.py"))
 
 LINE = re.compile(r"^    (\w+\.py|\w+/) {2,}\S", re.MULTILINE)

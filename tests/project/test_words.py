@@ -9,9 +9,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 import ragasync
 
 PACKAGE = Path(ragasync.__file__).parent
+
+pytestmark = pytest.mark.slow  # it reads the same files with every Python
 
 CEILING = 50
 """Lines that may be left in the package without the documents, where the word is right."""

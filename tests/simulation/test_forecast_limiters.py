@@ -44,9 +44,9 @@ LIMITS: dict[str, Callable[[], list[RateLimiter]]] = {
 def test_a_forecast_knows_every_limiter_of_its_pilot(limits: str):
     """Whatever they count, and in whichever order they were given."""
     settings: dict[str, Any] = {"max_concurrency": 20}
-    pilot = run(taking(0.5), 3_000, limit=300, rate_limiter=LIMITS[limits](), **settings)
-    truth = run(taking(0.5), 3_000, rate_limiter=LIMITS[limits](), **settings)
-    made = forecast(pilot, 3_000)
+    pilot = run(taking(0.5), 1_500, limit=300, rate_limiter=LIMITS[limits](), **settings)
+    truth = run(taking(0.5), 1_500, rate_limiter=LIMITS[limits](), **settings)
+    made = forecast(pilot, 1_500)
     assert made.makespan == pytest.approx(truth.seconds, rel=0.1)
     assert made.limited_by == "rate"
 
@@ -54,8 +54,8 @@ def test_a_forecast_knows_every_limiter_of_its_pilot(limits: str):
 def test_all_limiters_that_are_passed_are_used():
     """As those of the pilot are; and twice the rate is twice that of each."""
     limits = LIMITS["requests and tokens"]
-    pilot = run(taking(0.5), 3_000, limit=300, rate_limiter=limits(), max_concurrency=20)
-    made, given = forecast(pilot, 3_000), forecast(pilot, 3_000, rate_limiter=limits())
+    pilot = run(taking(0.5), 1_500, limit=300, rate_limiter=limits(), max_concurrency=20)
+    made, given = forecast(pilot, 1_500), forecast(pilot, 1_500, rate_limiter=limits())
     assert given.makespan == pytest.approx(made.makespan)
     assert what_if(made, "twice the rate").ratio < 0.6
     assert what_if(made, "twice the concurrency").ratio > 0.95
@@ -106,9 +106,9 @@ def test_a_limiter_that_has_changed_since_is_taken_as_it_was():
     """A forecast is of a run like the pilot."""
     limits = [RateLimiter(20), RateLimiter(1_500, weight=tokens_of)]
     pilot = run(taking(0.5), 300, rate_limiter=limits, max_concurrency=20)
-    before = forecast(pilot, 3_000)
+    before = forecast(pilot, 1_500)
     limits[1].rate = 1e6
-    assert forecast(pilot, 3_000) == before
+    assert forecast(pilot, 1_500) == before
 
 
 def test_a_drag_of_the_rate_keeps_the_other_limiters():
