@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
+from ragasync import AsyncRetry
 from ragasync._engine.request_batcher import RequestBatcher, RequestFailed
-from ragasync._retries.policy import AsyncRetry
 from ragasync.arguments import check_process_fn
 from ragasync.errors import JobStopped, RunAsyncError, StageFailure
 from ragasync.settings import BatchSettings

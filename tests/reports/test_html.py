@@ -6,9 +6,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from ragasync import BatchResult
+from ragasync import BatchResult, Outcome
 from ragasync._outcomes.columns import Columns
-from ragasync._outcomes.outcome import DONE, FAILED, Outcome
+from ragasync._outcomes.outcome import DONE, FAILED
 from ragasync._reports.timeline import build_timeline
 from tests.support.results import done, failed, pending, result_of
 

@@ -5,17 +5,9 @@ from typing import Any
 
 import pytest
 
+from ragasync import Attempt, Outcome
 from ragasync._outcomes.columns import Columns
-from ragasync._outcomes.outcome import (
-    CANCELLED,
-    DONE,
-    FAILED,
-    PENDING,
-    Attempt,
-    CallSuccess,
-    Outcome,
-    SparseSequence,
-)
+from ragasync._outcomes.outcome import CANCELLED, DONE, FAILED, PENDING, CallSuccess, SparseSequence
 
 
 def test_a_new_row_is_pending_with_no_attempt():

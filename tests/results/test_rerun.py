@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ragasync import AsyncBatchProcessor, error_summary
-from ragasync.result import BatchResult
+from ragasync import AsyncBatchProcessor, BatchResult, error_summary
 
 FAILED = [3, 5, 10, 16, 17]
 """The items below 20 that fail: every seventh, and some others in another way."""

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ragasync import BatchResult, Outcome
 from ragasync._outcomes.columns import Columns
-from ragasync._outcomes.outcome import STATUSES, Outcome, Status
-from ragasync.result import BatchResult, RunStats
+from ragasync._outcomes.outcome import STATUSES, Status
+from ragasync.result import RunStats
 
 
 def result_of(statuses: list[Status], **facts: Any) -> BatchResult[str]:

@@ -23,15 +23,14 @@ from ragasync import (  # noqa: E402
     AsyncRetry,
     BatchResult,
     Journal,
+    Outcome,
     error_summary,
     errors_dataframe,
     to_dataframe,
 )
-from ragasync._outcomes.outcome import Outcome  # noqa: E402
 from ragasync._reports.error_groups import LiveErrorGroups  # noqa: E402
+from ragasync.documents import LoadError, SqliteStore  # noqa: E402
 from ragasync.documents.__main__ import _report  # noqa: E402
-from ragasync.documents.models import LoadError  # noqa: E402
-from ragasync.documents.stores.sqlite import SqliteStore  # noqa: E402
 from ragasync.notebook.panel_view import static_bundle  # noqa: E402
 
 SECRETS = ("pa55word", "sk-abcd1234efgh", "quErYkey", "abcd1234efgh")

@@ -17,8 +17,8 @@ from aiohttp import ClientConnectionError, ClientResponseError, RequestInfo
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from ragasync import FATAL
 from ragasync._retries.classify import (
-    FATAL,
     default_retry,
     is_loop_mismatch,
     is_programming_error,

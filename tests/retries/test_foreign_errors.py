@@ -23,15 +23,8 @@ from ragasync._retries.classify import (
 )
 from ragasync._retries.http import headers_of, http_status
 from ragasync._retries.retry_after import advised_waits, retry_after_of
-from ragasync.foreign_errors import (
-    LONGEST_MESSAGE,
-    MOST_LINKS,
-    attribute,
-    leaves_of,
-    notes_of,
-    text_of,
-    walk_errors,
-)
+from ragasync.errors import text_of, walk_errors
+from ragasync.foreign_errors import LONGEST_MESSAGE, MOST_LINKS, attribute, leaves_of, notes_of
 from tests.support import hostile_classes
 
 

@@ -7,8 +7,12 @@ from typing import Any
 
 import pytest
 
-from ragasync import AsyncBatchProcessor, AsyncRetry, RateLimiter
-from ragasync.result import BatchResult
+from ragasync import (
+    AsyncBatchProcessor,
+    AsyncRetry,
+    BatchResult,
+    RateLimiter,
+)
 from ragasync.simulation import Forecast, forecast
 from ragasync.testing import run_on_virtual_clock
 

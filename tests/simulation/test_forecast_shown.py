@@ -8,8 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from ragasync import RateLimiter
-from ragasync.result import BatchResult
+from ragasync import BatchResult, RateLimiter
 from ragasync.simulation import forecast
 from tests.simulation.test_forecast import run, taking
 

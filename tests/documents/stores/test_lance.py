@@ -6,8 +6,14 @@ from datetime import timedelta
 
 import pytest
 
-from ragasync.documents import AsyncDocumentProcessor, Chunk, Document, LanceStore, StoreError
-from ragasync.documents.store import StoreRequest
+from ragasync.documents import (
+    AsyncDocumentProcessor,
+    Chunk,
+    Document,
+    LanceStore,
+    StoreError,
+    StoreRequest,
+)
 from ragasync.documents.stores import lance
 from ragasync.errors import MissingExtra
 from tests.support.requirements import needs

@@ -20,8 +20,9 @@ from ragasync.documents import (
     MemoryStore,
     RunRefused,
     StoreError,
+    StoreRequest,
 )
-from ragasync.documents.store import IdScheme, StoreRequest
+from ragasync.documents.store import IdScheme
 from tests.support.requirements import needs
 from tests.support.store_kinds import embed, ids
 

@@ -16,10 +16,12 @@ from ragasync.documents import (
     HashingEmbedder,
     IdConflictError,
     MemoryStore,
+    RunRefused,
     SqliteStore,
     StoreError,
+    StoreRequest,
 )
-from ragasync.documents.store import IdScheme, RunRefused, StoreRequest
+from ragasync.documents.store import IdScheme
 
 embed = HashingEmbedder(64)
 
