@@ -18,6 +18,8 @@ from typing import Any, ClassVar
 import pytest
 
 from ragasync import AsyncRetry
+
+# Internals: a run shows only whether a function has changed, not what was compared.
 from ragasync._function_fingerprint import (
     FunctionFingerprint,
     differences,

@@ -2,6 +2,7 @@
 
 import pytest
 
+# Internals: each case without a worker process of its own.
 from ragasync._calls.groups import GROUP_SECONDS, GroupSize
 
 

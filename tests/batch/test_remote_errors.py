@@ -21,6 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragasync import AsyncBatchProcessor, AsyncRetry, CallAborted, RemoteError
+
+# Internals: each case without a worker process of its own.
 from ragasync._calls import remote_errors
 from ragasync._calls.groups import ItemGroup, RemoteFunction, run_group
 from ragasync._calls.remote_errors import aborted_call

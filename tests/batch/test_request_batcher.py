@@ -5,6 +5,8 @@ import asyncio
 import pytest
 
 from ragasync import AsyncRetry
+
+# Internals: it serves the stages of documents and has no public name.
 from ragasync._engine.request_batcher import RequestBatcher, RequestFailed
 from ragasync.arguments import check_process_fn
 from ragasync.errors import JobStopped, RunAsyncError, StageFailure

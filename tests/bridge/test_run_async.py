@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from ragasync import AsyncBatchProcessor, RunAsyncError, run_async
+
+# Internals: these tests change the grace period of a clean-up.
 from ragasync._bridge import run_async as bridge
 from tests.support.requirements import go_without
 

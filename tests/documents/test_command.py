@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from ragasync.documents import AsyncDocumentProcessor
+
+# Internals: the command, without a process for each call.
 from ragasync.documents.__main__ import main
 
 

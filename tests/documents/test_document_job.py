@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from ragasync import RateLimiter
+
+# Internals: one text or figure, without the run that leads to it.
 from ragasync._reports.error_groups import LiveErrorGroups
 from ragasync.documents import (
     AsyncDocumentProcessor,

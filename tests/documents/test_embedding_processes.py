@@ -20,6 +20,8 @@ import pytest
 
 from ragasync import AsyncDocumentProcessor
 from ragasync.documents import HashingEmbedder, RecursiveSplitter, Stage, embedders
+
+# Internals: parts of an embedder that no run starts or stops on demand.
 from ragasync.documents.embedders import (
     EmbeddingProcesses,
     can_start_processes,

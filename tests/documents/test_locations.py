@@ -16,6 +16,8 @@ from ragasync.documents import (
     add_locations,
     load_html,
 )
+
+# Internals: one loader, and its bounds, which these tests lower.
 from ragasync.documents.loaders.text import load_notebook, markdown_headings, title_at
 from tests.support.store_kinds import KINDS, opened
 

@@ -15,6 +15,8 @@ from ragasync.documents import (
     Stage,
     StoreError,
 )
+
+# Internals: the command, without a process for each call.
 from ragasync.documents.__main__ import main
 from tests.support.embedders import CountingEmbedder, given, words
 

@@ -13,6 +13,8 @@ from ragasync.documents import (
     RecursiveSplitter,
     add_locations,
 )
+
+# Internals: single steps of a pipeline.
 from ragasync.documents.splitters import chunks_at
 
 SHORT = Document("short", "One sentence. Another one.")

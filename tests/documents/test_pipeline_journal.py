@@ -5,6 +5,8 @@ import pytest
 
 from ragasync import Journal, JournalError
 from ragasync.documents import AsyncDocumentProcessor, Document, RecursiveSplitter, SqliteStore
+
+# Internals: a writer that waits when the test wants it to.
 from ragasync.journal.session import JournalSession
 from tests.support.embedders import CountingEmbedder, words
 from tests.support.services import StatusError

@@ -13,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragasync.documents import Document, RecursiveSplitter, SemanticTextSplitter
+
+# Internals: single steps of a pipeline.
 from ragasync.documents.adapters import as_chunks
 
 # The general algorithm, which the fast way of the default splitter must agree with.

@@ -14,6 +14,8 @@ from ragasync.documents import (
     RecursiveSplitter,
     Stage,
 )
+
+# Internals: single steps of a pipeline.
 from ragasync.documents.config import ChunkBudget
 from ragasync.documents.stage import as_stage, function_name
 from tests.support.services import turns

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from ragasync.documents import AsyncDocumentProcessor
+
+# Internals: parts of an embedder that no run starts or stops on demand.
 from ragasync.documents.embedders import computing_turn
 from ragasync.documents.thread_batches import (
     BATCH_SECONDS,

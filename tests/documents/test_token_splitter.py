@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from ragasync.documents import Document, SemanticTextSplitter, TokenSplitter
+
+# Internals: single steps of a pipeline.
 from ragasync.documents.splitters import CHARS_A_TOKEN, as_token_counter, estimated_tokens
 from tests.documents.test_splitters import PIECES, TEXTS, check_invariants, texts
 

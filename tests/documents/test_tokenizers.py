@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragasync import ItemTooLargeError
+
+# Internals: parts of an embedder that no run starts or stops on demand.
 from ragasync.documents.embedders.openai import TokenBudget, token_budget
 from ragasync.documents.splitters import estimated_tokens
 from tests.support.requirements import needs

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from ragasync import FATAL, AsyncBatchProcessor, AsyncRetry
+
+# Internals: the verdict on each error, without a run for each.
 from ragasync._retries.classify import congestion, default_retry, may_split, should_split
 from ragasync._retries.http import headers_of, http_status
 from ragasync._retries.retry_after import retry_after_of

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from ragasync import FATAL, AsyncBatchProcessor, AsyncRetry
+
+# Internals: the verdict on each error, without a run for each.
 from ragasync._retries.classify import default_retry
 from ragasync._retries.retry_after import retry_after_of
 from tests.support.raw_server import RawServer

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from ragasync import AsyncBatchProcessor, Journal, JournaledError, JournalError
+
+# Internals: a writer that waits when the test wants it to.
 from ragasync.journal.session import Writer
 
 

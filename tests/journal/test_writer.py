@@ -2,6 +2,7 @@
 
 import threading
 
+# Internals: a writer that waits when the test wants it to.
 from ragasync.journal.session import Writer
 
 

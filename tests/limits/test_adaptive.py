@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+# Internals: single decisions, and numbers that no run reaches.
 from ragasync._limits.adaptive import FIRST, LOOK_EVERY, REST, ConcurrencyLimit
 from ragasync._limits.samples import CallEnd, CallSample, Latency
 from ragasync._retries.classify import congestion

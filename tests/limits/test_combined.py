@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from ragasync import RateLimiter
+
+# Internals: single decisions, and numbers that no run reaches.
 from ragasync._limits.combined import CombinedLimiter
 
 

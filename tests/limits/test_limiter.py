@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import pytest
 
 from ragasync import RateLimiter
+
+# Internals: single decisions, and numbers that no run reaches.
 from ragasync._limits.bucket import Bucket
 from ragasync.testing import run_on_virtual_clock
 

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from ragasync import AsyncBatchProcessor, AsyncRetry, RateLimiter
+
+# Internals: single decisions, and numbers that no run reaches.
 from ragasync._limits.combined import CombinedLimiter
 
 HUGE = 10**400

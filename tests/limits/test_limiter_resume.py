@@ -10,6 +10,8 @@ from collections.abc import Callable
 import pytest
 
 from ragasync import AsyncBatchProcessor, RateLimiter
+
+# Internals: single decisions, and numbers that no run reaches.
 from ragasync._limits.combined import CombinedLimiter
 
 

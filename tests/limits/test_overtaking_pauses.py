@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from ragasync import RateLimiter
+
+# Internals: single decisions, and numbers that no run reaches.
 from ragasync._limits.combined import CombinedLimiter
 
 Held = tuple[Callable[[], Awaitable[None]], Callable[[float], None]]

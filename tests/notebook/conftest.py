@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ragasync.notebook import panel
+
+# Internals: states of a view that a live job passes too quickly.
 from ragasync.notebook.panel import Refresher
 from tests.support.live_panels import Displayed
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from ragasync import AsyncBatchProcessor
+
+# Internals: results with exact times and states, which no run produces on demand.
 from ragasync._outcomes.columns import Columns
 from ragasync._reports.error_groups import LiveErrorGroups
 from ragasync.notebook.controls import Controls

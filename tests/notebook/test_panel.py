@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from ragasync import AsyncBatchProcessor, AsyncRetry, Outcome
+
+# Internals: results with exact times and states, which no run produces on demand.
 from ragasync._outcomes.columns import Columns
 from ragasync._reports import error_groups
 from ragasync._reports.error_groups import LiveErrorGroups, group_errors

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from ragasync import AsyncBatchProcessor, RateLimiter, plot_timeline
+
+# Internals: results with exact times and states, which no run produces on demand.
 from ragasync._outcomes.activity import Utilization
 from ragasync._outcomes.stats import RunStats, StageStats
 from ragasync._reports.error_groups import LiveErrorGroups

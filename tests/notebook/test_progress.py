@@ -14,6 +14,8 @@ import pytest
 
 from ragasync import AsyncBatchProcessor
 from ragasync.notebook import TqdmProgress, WidgetProgress, progress_bars
+
+# Internals: states of a view that a live job passes too quickly.
 from ragasync.notebook.progress_bars import (
     ProgressBar,
     ProgressState,

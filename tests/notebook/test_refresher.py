@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+# Internals: states of a view that a live job passes too quickly.
 from ragasync.notebook.panel import MAX_THREAD_SHARE, Refresher
 
 

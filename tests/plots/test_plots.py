@@ -32,6 +32,8 @@ from ragasync import (  # noqa: E402
     plot_throughput,
     plot_timeline,
 )
+
+# Internals: results with exact times and states, which no run produces on demand.
 from ragasync._outcomes.columns import Columns  # noqa: E402
 from ragasync._outcomes.outcome import DONE, FAILED  # noqa: E402
 from ragasync._outcomes.stats import RunStats  # noqa: E402

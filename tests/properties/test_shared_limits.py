@@ -15,6 +15,8 @@ from hypothesis import given, note
 from hypothesis import strategies as st
 
 from ragasync import AsyncBatchProcessor, Job, RateLimiter
+
+# Internals: single decisions, and numbers that no run reaches.
 from ragasync._limits.combined import CombinedLimiter
 from ragasync._limits.queue import Waiter, WaitQueue
 from ragasync.testing import run_on_virtual_clock

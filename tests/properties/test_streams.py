@@ -17,6 +17,8 @@ from ragasync import (
     Outcome,
     ResultCountError,
 )
+
+# Internals: results with exact times and states, which no run produces on demand.
 from ragasync._outcomes.columns import Columns
 from ragasync._outcomes.outcome import STATUSES, Status
 from ragasync._outcomes.stats import RunStats

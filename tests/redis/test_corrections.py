@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from ragasync import AsyncBatchProcessor, RedisRateLimiter, note_usage
+
+# Internals: single requests to the script, with no other caller between them.
 from ragasync.redis.script import LocalState, Terms
 from tests.support.redis_server import RedisServer
 

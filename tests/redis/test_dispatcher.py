@@ -9,6 +9,8 @@ from tests.support.requirements import needs
 needs("redis")
 
 from ragasync import RedisUnavailable  # noqa: E402
+
+# Internals: the part that asks the server, with one that fails on demand.
 from ragasync.redis.dispatcher import Dispatcher  # noqa: E402
 from ragasync.redis.outage import Outage  # noqa: E402
 from ragasync.redis.script import LocalState, Reply, Request, Terms  # noqa: E402

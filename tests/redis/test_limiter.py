@@ -15,6 +15,8 @@ from ragasync import (
     RedisUnavailable,
     run_async,
 )
+
+# Internals: single decisions, and numbers that no run reaches.
 from ragasync._limits.combined import CombinedLimiter
 from tests.support.lateness import Lateness
 from tests.support.redis_server import RedisServer

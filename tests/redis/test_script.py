@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+# Internals: single decisions, and numbers that no run reaches.
 from ragasync._limits.bucket import Bucket, WindowBucket
 from ragasync.redis.script import SCRIPT, Reply, Request, Terms
 from tests.support.redis_server import RedisServer

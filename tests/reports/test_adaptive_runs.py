@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ragasync import BatchResult, plot_timeline
+
+# Internals: results with exact times and states, which no run produces on demand.
 from ragasync._outcomes.stats import RunSettings, RunStats
 from tests.support.requirements import needs
 from tests.support.results import done, result_of

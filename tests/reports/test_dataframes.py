@@ -15,6 +15,8 @@ from ragasync import (
     errors_dataframe,
     to_dataframe,
 )
+
+# Internals: results with exact times and states, which no run produces on demand.
 from ragasync._outcomes.columns import Columns
 from ragasync._reports.error_groups import error_template
 from ragasync._reports.summary import one_line

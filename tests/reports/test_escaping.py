@@ -8,6 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ragasync import BatchResult, Progress
+
+# Internals: one text or figure, without the run that leads to it.
 from ragasync._reports.error_groups import LiveErrorGroups
 from ragasync._reports.summary import one_line
 from ragasync.notebook.panel_view import ConcurrencySetting, JobView, static_bundle

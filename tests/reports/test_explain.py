@@ -15,6 +15,8 @@ from ragasync import (
     RateLimiter,
     note_usage,
 )
+
+# Internals: results with exact times and states, which no run produces on demand.
 from ragasync._outcomes.stats import RunSettings, RunStats, StageStats
 from ragasync._reports.advice import round_rate, round_up
 from tests.support.results import done, failed, result_of

@@ -7,6 +7,8 @@ from html.parser import HTMLParser
 import pytest
 
 from ragasync import BatchResult, Outcome
+
+# Internals: results with exact times and states, which no run produces on demand.
 from ragasync._outcomes.columns import Columns
 from ragasync._outcomes.outcome import DONE, FAILED
 from ragasync._reports.timeline import build_timeline

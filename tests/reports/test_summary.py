@@ -3,6 +3,8 @@
 import pytest
 
 from ragasync import BatchResult, Outcome
+
+# Internals: one text or figure, without the run that leads to it.
 from ragasync._reports.error_groups import error_template
 from ragasync._reports.summary import counted, duration, per_second
 from tests.support.results import done, failed, pending, result_of

@@ -13,6 +13,8 @@ from ragasync import (
     Outcome,
     RateLimiter,
 )
+
+# Internals: results with exact times and states, which no run produces on demand.
 from ragasync._outcomes.outcome import PENDING
 from ragasync._reports.timeline import (
     BACKOFF,

@@ -3,6 +3,8 @@
 import re
 
 from ragasync import Attempt, BatchResult
+
+# Internals: results with exact times and states, which no run produces on demand.
 from ragasync._outcomes.columns import Columns
 from ragasync._outcomes.outcome import DONE
 from ragasync._outcomes.stats import RunStats, StageStats

@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pytest
 
+# Internals: results with exact times and states, which no run produces on demand.
 from ragasync._outcomes.activity import BINS, ActivityMonitor, Utilization
 from ragasync._outcomes.stats import RunStats, StageStats
 from ragasync._reports.timeline import mean_concurrency

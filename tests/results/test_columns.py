@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from ragasync import Attempt, Outcome
+
+# Internals: results with exact times and states, which no run produces on demand.
 from ragasync._outcomes.columns import Columns
 from ragasync._outcomes.outcome import CANCELLED, DONE, FAILED, PENDING, CallSuccess, SparseSequence
 

@@ -17,6 +17,8 @@ from ragasync import (
     error_summary,
     errors_dataframe,
 )
+
+# Internals: one text or figure, without the run that leads to it.
 from ragasync._reports import error_groups
 from ragasync._reports.error_groups import (
     ErrorGroups,

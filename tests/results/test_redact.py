@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+# Internals: single texts, without a run for each.
 from ragasync.redact import redact
 
 PEM = (

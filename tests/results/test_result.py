@@ -7,6 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragasync import BatchResult, Outcome
+
+# Internals: results with exact times and states, which no run produces on demand.
 from ragasync._outcomes.columns import Columns
 from ragasync._outcomes.outcome import STATUSES, Status
 from ragasync.result import RunStats

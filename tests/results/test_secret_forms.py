@@ -7,6 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragasync import AsyncBatchProcessor, errors_dataframe
+
+# Internals: single texts, without a run for each.
 from ragasync.error_text import safe_text
 from ragasync.redact import redact
 from tests.support.secret_forms import HARMLESS, KEYS, SECRETS

@@ -28,6 +28,8 @@ from ragasync import (  # noqa: E402
     errors_dataframe,
     to_dataframe,
 )
+
+# Internals: one text or figure, without the run that leads to it.
 from ragasync._reports.error_groups import LiveErrorGroups  # noqa: E402
 from ragasync.documents import LoadError, SqliteStore  # noqa: E402
 from ragasync.documents.__main__ import _report  # noqa: E402

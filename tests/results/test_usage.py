@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragasync import Usage, note_usage, usage_of
+
+# Internals: how usage is divided, without a run.
 from ragasync.usage import shares
 from tests.support.requirements import needs
 

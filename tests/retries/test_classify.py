@@ -18,6 +18,8 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from ragasync import FATAL
+
+# Internals: the verdict on each error, without a run for each.
 from ragasync._retries.classify import (
     default_retry,
     is_loop_mismatch,

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from ragasync import FATAL, AsyncRetry, AttemptTimeout, WorkerDied
+
+# Internals: the verdict on each error, without a run for each.
 from ragasync._retries.classify import (
     congestion,
     default_retry,

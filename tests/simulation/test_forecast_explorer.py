@@ -5,6 +5,8 @@ import asyncio
 import pytest
 
 from ragasync.simulation import forecast
+
+# Internals: parts of a simulation that have no public name.
 from ragasync.simulation.forecast import ForecastExplorer
 from tests.simulation.test_forecast import run, taking
 

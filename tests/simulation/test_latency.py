@@ -8,6 +8,8 @@ import pytest
 
 from ragasync import RateLimiter
 from ragasync.simulation import Latency, ScriptedService, simulate
+
+# Internals: parts of a simulation that have no public name.
 from ragasync.simulation.latency import as_latency, random_bits, unit_interval
 from tests.support.services import Service
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import pytest
 
 from ragasync import AsyncBatchProcessor, RateLimiter
+
+# Internals: the verdict on each error, without a run for each.
 from ragasync._retries.classify import default_retry, should_split
 from ragasync._retries.retry_after import retry_after_of
 from ragasync.simulation import Latency, ScriptedService, ServiceError, simulate

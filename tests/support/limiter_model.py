@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from hypothesis import note
 
 from ragasync import RateLimiter
+
+# Internals: single decisions, and numbers that no run reaches.
 from ragasync._limits.queue import Waiter
 
 A_MOMENT = 1e-6

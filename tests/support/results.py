@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ragasync import BatchResult, Outcome
+
+# Internals: results with exact times and states, which no run produces on demand.
 from ragasync._outcomes.columns import Columns
 
 COLUMNS = [

@@ -9,6 +9,8 @@ import pytest
 
 from ragasync import ItemTooLargeError, ResultCountError
 from ragasync.documents import AsyncDocumentProcessor, Document, SqliteStore
+
+# Internals: errors of the service that have no public name.
 from ragasync.documents.embedders.openai_http import (
     ServiceRefusal,
     WrongDimension,

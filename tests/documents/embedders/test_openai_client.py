@@ -13,6 +13,8 @@ import pytest
 
 from ragasync import AttemptTimeout
 from ragasync.documents import OpenAIEmbedder
+
+# Internals: errors of the service that have no public name.
 from ragasync.documents.embedders.openai_http import BrokenReply, refusal
 from tests.support.services import about, now
 

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from ragasync import FATAL, AttemptTimeout, ItemTooLargeError, ResultCountError, run_async
+
+# Internals: the verdict on each error, without a run for each.
 from ragasync._retries.classify import default_retry
 from ragasync._retries.retry_after import retry_after_of
 from ragasync.documents import OpenAIEmbedder

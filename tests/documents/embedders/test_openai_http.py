@@ -17,6 +17,8 @@ import pytest
 
 from ragasync import AsyncRetry, AttemptTimeout, ResultCountError
 from ragasync.documents import AsyncDocumentProcessor, Document, OpenAIEmbedder
+
+# Internals: errors of the service that have no public name.
 from ragasync.documents.embedders.openai_http import (
     BrokenReply,
     RedirectRefused,

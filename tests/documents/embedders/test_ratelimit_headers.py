@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+# Internals: the verdict on each error, without a run for each.
 from ragasync._retries.retry_after import seconds_of
 from ragasync.documents.embedders.openai import UNLIMITED, HeaderRateLimiter
 from tests.support.services import about, now

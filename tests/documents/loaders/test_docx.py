@@ -7,6 +7,8 @@ import zipfile
 import pytest
 
 from ragasync.documents import AsyncDocumentProcessor, LoadError, SqliteStore
+
+# Internals: one loader, and its bounds, which these tests lower.
 from ragasync.documents.loaders.docx import load_docx
 from tests.support.docx_files import (
     cell,

@@ -4,6 +4,8 @@ import pytest
 
 from ragasync import AsyncDocumentProcessor
 from ragasync.documents import MemoryStore, load_source
+
+# Internals: one loader, and its bounds, which these tests lower.
 from ragasync.documents.loaders.text import front_matter
 
 

@@ -8,6 +8,8 @@ import zipfile
 import pytest
 
 from ragasync.documents import LoadError, load_source
+
+# Internals: one loader, and its bounds, which these tests lower.
 from ragasync.documents.loaders import docx as word
 from ragasync.documents.loaders.docx import load_docx
 from ragasync.documents.loaders.pdf import load_pdf

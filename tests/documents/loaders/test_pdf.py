@@ -6,6 +6,8 @@ import time
 import pytest
 
 from ragasync.documents import LOADERS, EmptyPage, LoadError, PDFLoader, load_source
+
+# Internals: one loader, and its bounds, which these tests lower.
 from ragasync.documents.loaders import pdf as pdf_module
 from ragasync.documents.loaders.pdf import join_vertical, load_pdf
 from tests.documents.loaders.test_packed import pdf_of

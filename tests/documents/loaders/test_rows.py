@@ -22,6 +22,8 @@ from ragasync.documents import (
     documents_dataframe,
     load_source,
 )
+
+# Internals: one loader, and its bounds, which these tests lower.
 from ragasync.documents.loaders import tables
 
 

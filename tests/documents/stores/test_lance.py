@@ -14,6 +14,8 @@ from ragasync.documents import (
     StoreError,
     StoreRequest,
 )
+
+# Internals: bounds and steps of a store, which these tests change or count.
 from ragasync.documents.stores import lance
 from ragasync.errors import MissingExtra
 from tests.support.requirements import needs

@@ -22,6 +22,8 @@ from ragasync.documents import (
     StoreError,
     StoreRequest,
 )
+
+# Internals: protocols and checks that all stores share, without a store.
 from ragasync.documents.store import IdScheme
 from tests.support.requirements import needs
 from tests.support.store_kinds import embed, ids

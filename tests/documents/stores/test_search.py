@@ -7,6 +7,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+# Internals: conditions and words of a search, without a store.
 from ragasync.documents.search_text import query_words
 from ragasync.documents.stores.requests import (
     cosines_of_columns,

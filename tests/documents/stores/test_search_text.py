@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+# Internals: conditions and words of a search, without a store.
 from ragasync.documents.search_text import indexed_text, query_words, stem, words_of
 
 

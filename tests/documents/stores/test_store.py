@@ -24,6 +24,8 @@ from ragasync.documents import (
     Store,
     StoreError,
 )
+
+# Internals: protocols and checks that all stores share, without a store.
 from ragasync.documents.store import as_json, checked_vectors, chunk_id
 from ragasync.documents.stores.sqlite import STORE
 

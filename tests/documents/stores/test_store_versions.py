@@ -8,6 +8,8 @@ import pytest
 
 from ragasync import sqlite_file
 from ragasync.documents import Chunk, Document, SqliteStore, StoreError
+
+# Internals: bounds and steps of a store, which these tests change or count.
 from ragasync.documents.stores.sqlite import STORE
 
 

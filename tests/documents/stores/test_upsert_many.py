@@ -21,6 +21,8 @@ from ragasync.documents import (
     StoreError,
     StoreRequest,
 )
+
+# Internals: protocols and checks that all stores share, without a store.
 from ragasync.documents.store import IdScheme
 
 embed = HashingEmbedder(64)

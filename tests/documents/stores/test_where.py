@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from ragasync import AsyncDocumentProcessor
 from ragasync.documents import Chunk, Document, MemoryStore
+
+# Internals: conditions and words of a search, without a store.
 from ragasync.documents.search import condition_of, matches
 
 METADATA = {"lang": "en", "year": 2024, "rate": 0.5, "draft": False, "note": None, "tags": ["a"]}
