@@ -8,6 +8,7 @@ secrets masked, and is made without building the whole repr first.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from html import escape
@@ -108,6 +109,29 @@ def _short_container(value: Iterable[object], longest: int, depth: int) -> str:
     more = f", ... ({left_out:,} more)" if left_out else ""
     comma = "," if type(value) is tuple and len(texts) == 1 and not more else ""
     return f"{brackets[0]}{', '.join(texts)}{comma}{more}{brackets[1]}" if texts else repr(value)
+
+
+# ── numbers ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def duration(seconds: float) -> str:
+    """Write a duration in two or three digits: `1.2 ms`, `0.42 s`, `17.4 s`, `2 min 05 s`."""
+    if 1e-6 <= seconds < 0.0995:
+        return f"{1000 * seconds:.2g} ms"
+    if seconds < 59.95:
+        digits = 0 if seconds < 1e-6 else 2 if seconds < 9.995 else 1
+        return f"{seconds:.{digits}f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02} s"
+    return f"{minutes // 60:,} h {minutes % 60:02} min"
+
+
+def three_digits(number: float) -> str:
+    """Write a number to three digits, without an exponent: `0.0944`, `12.3`, `1234`."""
+    if not 0 < abs(number) < 999.5:
+        return f"{number:.0f}"
+    return f"{number:.{max(0, 2 - math.floor(math.log10(abs(number))))}f}".rstrip("0").rstrip(".")
 
 
 # ── HTML ────────────────────────────────────────────────────────────────────────────────────────

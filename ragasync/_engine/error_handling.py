@@ -16,7 +16,6 @@ from ragasync._engine.retry_queue import PendingCall, RetryBudget, RetryQueue
 from ragasync._engine.workers import WorkerPool
 from ragasync._outcomes.outcome import Attempt
 from ragasync._outcomes.stats import wall_time_in
-from ragasync._reports.summary import duration
 from ragasync._retries.classify import FATAL, may_split, should_split
 from ragasync._retries.retry_after import retry_after_of
 from ragasync.clock import Clock
@@ -29,6 +28,7 @@ from ragasync.errors import (
     as_run_async_error,
 )
 from ragasync.foreign_errors import is_a, is_error, leaves_of
+from ragasync.object_views import duration
 from ragasync.usage import NO_USAGE
 
 T = TypeVar("T")

@@ -21,11 +21,11 @@ from ragasync._engine.recorder import OutcomeSink, Recorder
 from ragasync._engine.run_journal import RunJournal, open_run_journal
 from ragasync._engine.scheduler import Scheduler
 from ragasync._engine.workers import INTERRUPTED, TaskState, WorkerPool
-from ragasync._reports.summary import duration
 from ragasync.clock import loop_clock
 from ragasync.error_text import TracebackArchive, add_note, describe
 from ragasync.errors import IncompleteRun, SourceFailed
 from ragasync.foreign_errors import is_a
+from ragasync.object_views import duration
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -8,7 +8,7 @@ from itertools import repeat
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, overload
 
 from ragasync.error_text import describe
-from ragasync.object_views import object_html, one_line_of, short_view
+from ragasync.object_views import duration, object_html, one_line_of, short_view, three_digits
 from ragasync.usage import NO_USAGE, Usage
 
 T = TypeVar("T")
@@ -16,7 +16,7 @@ R = TypeVar("R")
 
 Status: TypeAlias = Literal["pending", "done", "failed", "cancelled"]
 STATUSES: tuple[Status, ...] = ("pending", "done", "failed", "cancelled")
-_NUMBERS = ("attempts", "started", "seconds", "waited", "backed_off", "tokens", "cost")
+_TIMES = ("started", "seconds", "waited", "backed_off")
 
 PENDING, DONE, FAILED, CANCELLED = range(4)
 
@@ -105,15 +105,18 @@ class Outcome(Generic[T, R]):
             fields.append(f"value={short_view(self.value)}")
         if self.error is not None:
             fields.append(f"error=<{one_line_of(describe(self.error))}>")
-        numbers = ((name, getattr(self, name)) for name in _NUMBERS)
-        fields += (f"{name}={number:.6g}" for name, number in numbers if number)
+        fields += [f"attempts={self.attempts}"] if self.attempts else []
+        times = ((name, getattr(self, name)) for name in _TIMES)
+        fields += (f"{name}={three_digits(seconds)}" for name, seconds in times if seconds)
+        usage = (("tokens", self.tokens), ("cost", self.cost))
+        fields += (f"{name}={amount:.6g}" for name, amount in usage if amount)
         places = ((name, getattr(self, name)) for name in ("batch", "stage", "worker"))
         fields += (f"{name}={place!r}" for name, place in places if place is not None)
         return f"Outcome({', '.join(fields)})"
 
     def _repr_html_(self) -> str:
         """The fields that are not empty, as a table with the traceback."""
-        times = ((name, getattr(self, name)) for name in _NUMBERS[1:5])
+        times = ((name, getattr(self, name)) for name in _TIMES)
         facts: list[tuple[str, object]] = [
             ("index", self.index),
             ("label", None if self.label is None else short_view(self.label)),
@@ -123,7 +126,7 @@ class Outcome(Generic[T, R]):
             ("error", None if self.error is None else describe(self.error)),
             ("attempts", self.attempts),
             *((f"attempt {n}", each.error) for n, each in enumerate(self.history[-5:], 1)),
-            *((name, f"{seconds:.6g} s") for name, seconds in times if seconds),
+            *((name, duration(seconds)) for name, seconds in times if seconds),
             ("tokens", self.tokens or None),
             ("cost", self.cost or None),
             ("stage", self.stage),

@@ -17,7 +17,6 @@ from ragasync._reports.limit_advice import (
 from ragasync._reports.summary import (
     MultilineText,
     adaptive_note,
-    duration,
     incident_notes,
     merge_note,
     one_line,
@@ -29,6 +28,7 @@ from ragasync._reports.summary import (
     worker_table,
 )
 from ragasync._reports.time_breakdown import RunDiagnosis, bottleneck, diagnose, utilization
+from ragasync.object_views import duration
 
 MIN_ITEMS, MIN_SECONDS = 10, 0.1
 """The least that a run must have done to be explained."""

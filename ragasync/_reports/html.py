@@ -19,7 +19,6 @@ from ragasync._outcomes.outcome import CANCELLED, DONE, FAILED, PENDING
 from ragasync._outcomes.stats import RunResult
 from ragasync._reports.error_groups import ErrorGroup, ErrorGroups, group_errors
 from ragasync._reports.summary import (
-    duration,
     error_parts,
     errors_left_out,
     facts,
@@ -34,7 +33,7 @@ from ragasync._reports.timeline import (
     Timeline,
     build_timeline,
 )
-from ragasync.object_views import MONO, QUIET, TEXT, element
+from ragasync.object_views import MONO, QUIET, TEXT, duration, element
 
 # JupyterLab drops `var(...)` from HTML that it does not trust. So whatever must be visible has a
 # plain color that is readable on dark and on light; variables are only for values that can fall

@@ -15,7 +15,7 @@ from ragasync._reports.percentiles import Percentiles, time_percentiles
 from ragasync._reports.time_breakdown import TimeBreakdown
 from ragasync.errors import JournaledError
 from ragasync.foreign_errors import is_a
-from ragasync.object_views import short_view
+from ragasync.object_views import duration, short_view
 
 MAX_COST_DIGITS = 9
 """Digits after the point of a cost; anything smaller counts as nothing."""
@@ -43,7 +43,7 @@ class MultilineText(str):
 
 
 def title(result: RunResult) -> str:
-    """Write the counts and the time of a result: `1 of 2 done, 1 failed in 0.00 s`."""
+    """Write the counts and the time of a result: `1 of 2 done, 1 failed in 1.2 ms`."""
     status = result.columns.status
     parts = [f"{status.count(DONE):,} of {len(result.columns):,} done"]
     for code, name in ((FAILED, "failed"), (CANCELLED, "cancelled"), (PENDING, "pending")):
@@ -90,13 +90,17 @@ def facts(result: RunResult) -> list[tuple[str, str]]:
     if to_retry := _to_be_retried(columns):
         found.append(("pending, to be retried", to_retry))
     if columns.waited is not None and (waited := sum(columns.waited)):
-        per_item = f"; {percentiles_text(times.waits)} an item" if times.waits else ""
-        text = f"{duration(waited)}, all items together{per_item}"
-        found.append(("waited for the rate limit", text))
+        found.append(("waited for the rate limit", _sum_text(waited, times.waits)))
     if columns.backed_off is not None and (backed_off := sum(columns.backed_off)):
-        per_item = f"; {percentiles_text(times.backoffs)} a retried item" if times.backoffs else ""
-        found.append(("backed off", f"{duration(backed_off)}, all items together{per_item}"))
+        found.append(("backed off", _sum_text(backed_off, times.backoffs)))
     return found
+
+
+def _sum_text(seconds: float, each: Percentiles | None) -> str:
+    """Write the time that all items spent together, and the percentiles of single items."""
+    return f"{duration(seconds)} over all items" + (
+        f"; {percentiles_text(each)} each" if each else ""
+    )
 
 
 def _to_be_retried(columns: Columns[Any, Any]) -> str:
@@ -317,20 +321,8 @@ def counted(count: int, noun: str) -> str:
     return f"1 {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def duration(seconds: float) -> str:
-    """Write a duration: `1.2 ms`, `0.42 s`, `2 min 05 s`, `1 h 02 min`."""
-    if 1e-6 <= seconds < 0.01:
-        return f"{1000 * seconds:.2g} ms"
-    if seconds < 59.995:
-        return f"{seconds:.2f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02} s"
-    return f"{minutes // 60:,} h {minutes % 60:02} min"
-
-
 def percentiles_text(times: Percentiles) -> str:
-    """Write percentiles: `p50 0.42 s, p95 1.20 s, p99 2.05 s`."""
+    """Write percentiles: `p50 42 ms, p95 1.20 s, p99 12.5 s`."""
     return f"p50 {duration(times.p50)}, p95 {duration(times.p95)}, p99 {duration(times.p99)}"
 
 

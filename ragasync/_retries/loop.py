@@ -16,6 +16,7 @@ from ragasync._retries.retry_after import describe_wait, retry_after_of
 from ragasync.clock import Clock, current_clock
 from ragasync.errors import ResultRejected
 from ragasync.foreign_errors import attribute
+from ragasync.object_views import duration
 
 T = TypeVar("T")
 
@@ -287,7 +288,7 @@ class RetryAttempt:
         return self.has_failed
 
     def __repr__(self) -> str:
-        return f"<RetryAttempt {self.number}, backed off {self.backed_off:.2f} s>"
+        return f"<RetryAttempt {self.number}, backed off {duration(self.backed_off)}>"
 
 
 class _LeaveBlock(BaseException):
@@ -366,8 +367,8 @@ class FailedAttempts:
         if self._kinds:
             earlier = ", ".join(f"{n} × {kind}" for kind, n in Counter(self._kinds).items())
             note = (
-                f"{_GAVE_UP}{len(self._kinds) + 1} attempts and {self.backed_off:.2f} s of "
-                f"back-off, the last {seconds:.2f} s after the first had failed; "
+                f"{_GAVE_UP}{len(self._kinds) + 1} attempts and {duration(self.backed_off)} of "
+                f"back-off, the last {duration(seconds)} after the first had failed; "
                 f"before this error: {earlier}"
             )
         else:

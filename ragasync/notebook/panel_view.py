@@ -19,7 +19,6 @@ from ragasync._reports.html import (
 from ragasync._reports.summary import (
     clock_time,
     counted,
-    duration,
     error_lines,
     one_line,
     per_second,
@@ -27,7 +26,7 @@ from ragasync._reports.summary import (
 )
 from ragasync._reports.time_breakdown import bottleneck, utilization
 from ragasync._reports.timeline import STATE_COLORS, WORK
-from ragasync.object_views import QUIET, TEXT, element
+from ragasync.object_views import QUIET, TEXT, duration, element
 from ragasync.progress_callbacks import LimitedBy, Progress, StageName
 
 LIMIT_TEXTS: dict[LimitedBy | StageName, str] = {

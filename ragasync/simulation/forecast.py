@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from ragasync._limits.limiter import Limiter, RateLimiter
 from ragasync._outcomes.outcome import DONE, FAILED
 from ragasync._reports.html import BAR_FRAME, COLORS, TABULAR, fact_lines
-from ragasync._reports.summary import cost_text, counted, duration, per_second
+from ragasync._reports.summary import cost_text, counted, per_second
 from ragasync._retries.policy import AsyncRetry
 from ragasync.arguments import check_count, explains_arguments
 from ragasync.notebook.widgets import Slider, WidgetFactory, concurrency_steps, rate_steps
-from ragasync.object_views import QUIET, TEXT, element
+from ragasync.object_views import QUIET, TEXT, duration, element
 from ragasync.progress_callbacks import LimitedBy
 from ragasync.result import BatchResult
 from ragasync.simulation.pilot import USE_PILOT, Pilot, Scenario, UsePilot, pilot_of, scenario_of

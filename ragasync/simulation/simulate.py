@@ -81,9 +81,9 @@ def simulate(
 
         >>> from ragasync import RateLimiter, simulate
         >>> simulate(100, max_concurrency=10)
-        <BatchResult 100 of 100 done in 10.00 s>
+        <BatchResult 100 of 100 done in 10.0 s>
         >>> simulate(100, max_concurrency=10, rate_limiter=RateLimiter(5, burst_size=1))
-        <BatchResult 100 of 100 done in 20.80 s>
+        <BatchResult 100 of 100 done in 20.8 s>
 
     It may be called anywhere, also in a cell, whose event loop waits for it. A million items take
     about half a minute.

@@ -265,12 +265,12 @@ async def test_a_paused_job_says_until_when_and_why():
     assert progress.limited_by == "paused"
     assert progress.paused_for == pytest.approx(20)
     assert "closed for lunch" in progress.pause
-    assert "nothing is sent for another 20.00 s, until" in repr(job)
+    assert "nothing is sent for another 20.0 s, until" in repr(job)
     assert "closed for lunch" in repr(job)
     result = await job
     assert job.progress.paused_for == 0
     explanation = " ".join(result.explain().split())
-    assert "asked for a pause once (Retry-After), 30.00 s in all" in explanation
+    assert "asked for a pause once (Retry-After), 30.0 s in all" in explanation
 
 
 async def test_a_paused_pipeline_says_so_too():

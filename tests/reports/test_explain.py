@@ -77,13 +77,13 @@ def test_the_parts_of_the_worker_time_are_in_a_table():
     outcomes = forty(started=5.0, seconds=0.1, waited=0.2, backed_off=0.1)
     text = result_of(outcomes, seconds=10.0, stats=stats).explain()
     assert text.splitlines()[1:9] == [
-        "Time of the workers (max_concurrency=4), 10.00 s each:",
+        "Time of the workers (max_concurrency=4), 10.0 s each:",
         "  in calls                          4.00 s    10%",
         "  waiting for the rate limit        8.00 s    20%",
-        "  waiting for input                 0.00 s     0%",
+        "  waiting for input                    0 s     0%",
         "  idle until retries were due       4.00 s    10%",
-        "  idle, no items left to start     12.00 s    30%",
-        "  idle otherwise                   12.00 s    30%",
+        "  idle, no items left to start      12.0 s    30%",
+        "  idle otherwise                    12.0 s    30%",
         "  items in back-off                 4.00 s      – (holds no worker)",
     ]
 

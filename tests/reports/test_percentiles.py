@@ -20,7 +20,7 @@ def test_the_percentiles_of_calls_are_those_of_single_attempts() -> None:
     """A hundred calls of one to a hundred seconds; what has not ended does not count."""
     outcomes = [done(n, seconds=float(n + 1)) for n in range(100)]
     summary = result_of([*outcomes, pending(100)], seconds=100.0).summary()
-    assert lines_of(summary)["calls"] == "p50 50.50 s, p95 1 min 35 s, p99 1 min 39 s"
+    assert lines_of(summary)["calls"] == "p50 50.5 s, p95 1 min 35 s, p99 1 min 39 s"
 
 
 async def test_a_retried_call_counts_once_for_each_attempt() -> None:
@@ -38,7 +38,7 @@ async def test_a_retried_call_counts_once_for_each_attempt() -> None:
     result = await AsyncBatchProcessor(call, max_concurrency=11, retry=retry).process(range(11))
     facts = lines_of(result.summary())
     assert facts["calls"] == "p50 1.00 s, p95 4.60 s, p99 8.12 s"
-    assert facts["backed off"].endswith("; p50 4.00 s, p95 4.00 s, p99 4.00 s a retried item")
+    assert facts["backed off"].endswith("; p50 4.00 s, p95 4.00 s, p99 4.00 s each")
 
 
 async def test_a_batched_call_counts_once() -> None:
@@ -64,7 +64,7 @@ async def test_the_percentiles_of_waits_are_those_of_items() -> None:
     limiter = RateLimiter(1, burst_size=1)
     processor = AsyncBatchProcessor(call, max_concurrency=11, rate_limiter=limiter)
     waits = lines_of((await processor.process(range(11))).summary())["waited for the rate limit"]
-    assert waits == "55.00 s, all items together; p50 5.00 s, p95 9.50 s, p99 9.90 s an item"
+    assert waits == "55.0 s over all items; p50 5.00 s, p95 9.50 s, p99 9.90 s each"
 
 
 async def test_an_explanation_has_a_table_of_percentiles() -> None:

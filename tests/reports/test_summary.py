@@ -6,7 +6,8 @@ from ragasync import BatchResult, Outcome
 
 # Internals: one text or figure, without the run that leads to it.
 from ragasync._reports.error_groups import error_template
-from ragasync._reports.summary import counted, duration, per_second
+from ragasync._reports.summary import counted, per_second
+from ragasync.object_views import duration
 from tests.support.results import done, failed, pending, result_of
 
 
@@ -23,7 +24,7 @@ def test_a_title_names_only_the_counts_that_occur():
 def test_large_counts_have_thousands_separators():
     """A million and ten million look different."""
     result = BatchResult([1] * 12_345, [None] * 12_345, 12_345, 0)
-    assert repr(result) == "<BatchResult 12,345 of 12,345 done in 0.00 s>"
+    assert repr(result) == "<BatchResult 12,345 of 12,345 done in 0 s>"
 
 
 @pytest.mark.parametrize(
@@ -45,16 +46,16 @@ def test_a_summary_has_the_totals_and_the_most_common_errors():
         ],
         seconds=2.0,
     )
-    wait = "p50 0.00 s, p95 0.42 s, p99 0.48 s an item"
-    backoff = "p50 0.25 s, p95 0.25 s, p99 0.25 s a retried item"
+    wait = "p50 0 s, p95 0.42 s, p99 0.48 s each"
+    backoff = "p50 0.25 s, p95 0.25 s, p99 0.25 s each"
     assert result.summary().splitlines() == [
         "1 of 4 done, 3 failed in 2.00 s",
         "  speed: 2 items a second",
         "  mean time in calls: 0.50 s",
         "  calls: p50 0.50 s, p95 0.92 s, p99 0.98 s",
         "  retried: 1 item",
-        f"  waited for the rate limit: 0.50 s, all items together; {wait}",
-        f"  backed off: 0.25 s, all items together; {backoff}",
+        f"  waited for the rate limit: 0.50 s over all items; {wait}",
+        f"  backed off: 0.25 s over all items; {backoff}",
         "errors:",
         "  2 × ValueError: item 1 is bad (item 1)",
         "  1 × TimeoutError (item 3)",
@@ -78,7 +79,7 @@ def test_a_summary_counts_the_errors_that_it_leaves_out():
 
 def test_an_empty_result_has_a_summary():
     """Nothing is divided by zero."""
-    assert BatchResult([], [], 0, 0).summary() == "0 of 0 done in 0.00 s"
+    assert BatchResult([], [], 0, 0).summary() == "0 of 0 done in 0 s"
 
 
 class Printer:
@@ -103,18 +104,22 @@ def test_ipython_prints_texts_as_lines(text):
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0.0, "0.00 s"),
-        (1e-12, "0.00 s"),
+        (0.0, "0 s"),
+        (1e-12, "0 s"),
         (0.00123, "1.2 ms"),
-        (59.99, "59.99 s"),
-        (59.996, "1 min 00 s"),
+        (0.0333, "33 ms"),
+        (0.0996, "0.10 s"),
+        (9.994, "9.99 s"),
+        (9.996, "10.0 s"),
+        (59.94, "59.9 s"),
+        (59.96, "1 min 00 s"),
         (125, "2 min 05 s"),
         (3599.6, "1 h 00 min"),
         (36_180, "10 h 03 min"),
     ],
 )
 def test_a_duration_is_written_in_a_suitable_unit(seconds, text):
-    """Seconds, minutes or hours, and never 60 of them."""
+    """In at most three digits: milliseconds, seconds, minutes or hours, and never 60 of them."""
     assert duration(seconds) == text
 
 

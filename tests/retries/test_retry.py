@@ -632,7 +632,7 @@ async def test_nested_policies_leave_one_note() -> None:
     notes = await notes_after(outer, AsyncRetry(1, 0.0)(work))
     assert len(notes) == 1
     assert notes[0].startswith(
-        "AsyncRetry gave up after 3 attempts and 20.00 s of back-off, the last 20.00 s"
+        "AsyncRetry gave up after 3 attempts and 20.0 s of back-off, the last 20.0 s"
     )
 
 
