@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from ragasync._calls.caller import Caller, StuckCalls
 from ragasync._engine.controls import RunControls
-from ragasync._engine.error_handling import ErrorHandler, FailedAttempt, halves
+from ragasync._engine.error_handling import ErrorHandler, FailedAttempt
 from ragasync._engine.retry_queue import PendingCall
 from ragasync._engine.scheduler import Scheduler
 from ragasync._engine.workers import WorkerPool
@@ -183,7 +183,7 @@ class CallRunner(Generic[T, R]):
         except ValueError as error:  # an item weighs too much, or its weight cannot be computed
             cause = error.__cause__
             if len(call) > 1:
-                for half in halves(call):
+                for half in call.halves():
                     self._scheduler.retries.push(half)
             elif is_a(error, WeightError) and is_a(cause, Exception):
                 self._fail_before_call(call, cause, worker)

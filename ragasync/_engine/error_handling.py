@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from ragasync._bridge.interrupts import Interrupted
@@ -12,7 +12,7 @@ from ragasync._calls.caller import returned_coroutine
 from ragasync._calls.groups import GroupResult
 from ragasync._engine.controls import RunControls
 from ragasync._engine.recorder import Recorder
-from ragasync._engine.retry_queue import PendingCall, RetryBudget, RetryQueue
+from ragasync._engine.retry_queue import PendingCall, RetryQueue
 from ragasync._engine.workers import WorkerPool
 from ragasync._outcomes.outcome import Attempt
 from ragasync._outcomes.stats import wall_time_in
@@ -108,12 +108,12 @@ class ErrorHandler(Generic[T, R]):
         """Record the values of some items; each of the others fails as if it had been alone."""
         ended = self._clock()
         if done := [position for position in range(len(call)) if position not in errors]:
-            part = subset(call, done)
+            part = call.subset(done)
             part.add_attempt(ended - started)
             self._recorder.record_success(part, [values[position] for position in done], worker)
         for position, error in errors.items():
             failed = FailedAttempt(error, started, ended, worker)
-            self.on_failure(single_item(call, position), failed)
+            self.on_failure(call.single_item(position), failed)
 
     def on_group_result(
         self, call: PendingCall[T], result: GroupResult, started: float, worker: int
@@ -130,7 +130,7 @@ class ErrorHandler(Generic[T, R]):
             return
         at = started
         for position, item in enumerate(result.take()):
-            single = single_item(call, position)
+            single = call.single_item(position)
             error: BaseException | None = item.error
             if error is None:
                 error = self._policy.reject(item.value)
@@ -264,7 +264,7 @@ class ErrorHandler(Generic[T, R]):
         """
         call.last_error = None
         queue = self._retries.defer if self._recorder.defers_parts else self._retries.push
-        for half in halves(call):
+        for half in call.halves():
             queue(half)
         if self._retries.has_deferred and not self._recorder.defers_parts:
             self._retries.release_deferred()
@@ -272,7 +272,7 @@ class ErrorHandler(Generic[T, R]):
     def _suspects(self, call: PendingCall[T]) -> list[PendingCall[T]]:
         """List what may have crashed a worker process, unless this call ran there alone."""
         if self._settings.grouped and len(call) > 1:
-            return [single_item(call, position) for position in range(len(call))]
+            return [call.single_item(position) for position in range(len(call))]
         return [] if call.isolate else [call]
 
     def _isolate(self, suspects: Sequence[PendingCall[T]], failed: FailedAttempt) -> None:
@@ -365,40 +365,6 @@ def _why_fatal(error: BaseException) -> str:
     if is_a(error, JobStopped):
         return safe_message(error)
     return f"a fatal error{where}: {describe(error)}"
-
-
-# ── splitting a batch ───────────────────────────────────────────────────────────────────────────
-
-
-def halves(call: PendingCall[T]) -> tuple[PendingCall[T], PendingCall[T]]:
-    """Split a failed batch in two parts, which share its retry budget."""
-    middle = len(call) // 2
-    first, second = _part(call, 0, middle), _part(call, middle, len(call))
-    first.is_part = second.is_part = True
-    return first, second
-
-
-def single_item(call: PendingCall[T], position: int) -> PendingCall[T]:
-    """Take one item out of a batch, with the batch's past and a retry budget of its own."""
-    return replace(_part(call, position, position + 1), retries=RetryBudget(call.retries.spent))
-
-
-def subset(call: PendingCall[T], positions: Sequence[int]) -> PendingCall[T]:
-    """Keep the items at these positions of a batch, with its past and its retry budget."""
-    return replace(
-        call,
-        indices=[call.indices[at] for at in positions],
-        items=[call.items[at] for at in positions],
-        usage=None if call.usage is None else [call.usage[at] for at in positions],
-    )
-
-
-def _part(call: PendingCall[T], start: int, stop: int) -> PendingCall[T]:
-    """Slice a batch; the slice has its past and its retry budget."""
-    usage = None if call.usage is None else call.usage[start:stop]
-    return replace(
-        call, indices=call.indices[start:stop], items=call.items[start:stop], usage=usage
-    )
 
 
 def errors_among(values: Sequence[Any], *, batched: bool) -> dict[int, BaseException]:

@@ -8,8 +8,8 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import Context
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Generic, Self, TypeVar
 
 from ragasync._limits.combined import TokenGrant
 from ragasync._outcomes.outcome import Attempt
@@ -68,6 +68,33 @@ class PendingCall(Generic[T]):
         """Add the usage that an attempt has reported for each item."""
         before = self.usage
         self.usage = reported if before is None else list(map(Usage.plus, before, reported))
+
+    def halves(self) -> tuple[Self, Self]:
+        """Split a failed batch in two parts, which share its retry budget."""
+        middle = len(self) // 2
+        first, second = self._part(0, middle), self._part(middle, len(self))
+        first.is_part = second.is_part = True
+        return first, second
+
+    def single_item(self, position: int) -> Self:
+        """Take one item out of a batch, with the batch's past and a retry budget of its own."""
+        return replace(self._part(position, position + 1), retries=RetryBudget(self.retries.spent))
+
+    def subset(self, positions: Sequence[int]) -> Self:
+        """Keep the items at these positions of a batch, with its past and its retry budget."""
+        return replace(
+            self,
+            indices=[self.indices[at] for at in positions],
+            items=[self.items[at] for at in positions],
+            usage=None if self.usage is None else [self.usage[at] for at in positions],
+        )
+
+    def _part(self, start: int, stop: int) -> Self:
+        """Slice a batch; the slice has its past and its retry budget."""
+        usage = None if self.usage is None else self.usage[start:stop]
+        return replace(
+            self, indices=self.indices[start:stop], items=self.items[start:stop], usage=usage
+        )
 
 
 DEFER_SECONDS = 1.0

@@ -104,7 +104,7 @@ class HeldClaim:
     @property
     def content(self) -> object:
         """What tells the source from another one with the same id."""
-        return _content_of(self.source)
+        return content_of(self.source)
 
     @property
     def description(self) -> str:
@@ -199,23 +199,20 @@ class UniqueSources:
         )
 
 
-def content_of(document: Document) -> object:
-    """Return the content that tells a document from another with the same id."""
+def content_of(source: Source | Document) -> object:
+    """Return the content that tells a source from another with the same id."""
+    if isinstance(source, Source):
+        return plain_path(source.path)
     try:
-        return document.source, content_digest(document)
+        return source.source, content_digest(source)
     except Exception:  # metadata may be of any class
-        return document.source, document.text, id(document.metadata)
+        return source.source, source.text, id(source.metadata)
 
 
 def claim(taken: Taken, source: object) -> None:
     """Claim the id of a file or document of an earlier run, unless another has it."""
     if isinstance(source, Source | Document):
-        taken.setdefault(source.id, Claim(_content_of(source), _in_words(source)))
-
-
-def _content_of(source: Source | Document) -> object:
-    """Return the content that tells a source from another with the same id."""
-    return plain_path(source.path) if isinstance(source, Source) else content_of(source)
+        taken.setdefault(source.id, Claim(content_of(source), _in_words(source)))
 
 
 def _in_words(source: Source | Document) -> str:
