@@ -113,14 +113,6 @@ def as_documents(loaded: object, source: object) -> Document | list[Document]:
         ValueError: two of its documents have the same id, so that one would replace the other.
         LoadError: a text has half of a surrogate pair, which no store accepts.
     """
-    documents = _documents_of(loaded, source)
-    for document in [documents] if isinstance(documents, Document) else documents:
-        refuse_surrogates(document.text)
-    return documents
-
-
-def _documents_of(loaded: object, source: object) -> Document | list[Document]:
-    """The output of a loader as a Document, or as a list of them."""
     if isinstance(loaded, Document | str):
         return _document_of(loaded, source, None)
     is_pair = (
@@ -226,11 +218,11 @@ def to_embedding_matrix(vectors: Any, texts: Sequence[str]) -> Sequence[NDArray[
 def _document_of(loaded: object, source: object, number: int | None) -> Document:
     """The Document of one loaded value."""
     file = source.source if isinstance(source, Source) else None
+    if isinstance(loaded, Document | str):
+        refuse_surrogates(loaded if isinstance(loaded, str) else loaded.text)
     if isinstance(loaded, Document):
         return loaded._of_file(file) if file else loaded
-    name, origin = source, source
-    if isinstance(source, Source):
-        name, origin = source.id, source.source
+    name, origin = (source.id, source.source) if isinstance(source, Source) else (source, source)
     if isinstance(loaded, str) and isinstance(name, str) and isinstance(origin, str):
         id_ = name if number is None else part_id(name, str(number))
         return Document(id_, loaded, {}, origin, file)
