@@ -248,12 +248,12 @@ def search_for(
         ValueError: If the vector has an entry that is not finite.
         RunAsyncError: If the embedder is async and bound to another event loop.
     """
-    made: object = vector
-    if vector is None and (mode != "keyword" or min_score is not None):
-        made = _embedded(text, _query_embedder(stored.name, embedder, of_runs))
-    if made is not None:
-        origin = "that the embedder returned for the text" if vector is None else "vector="
-        made = _query_vector(made, stored, origin)
+    made = None
+    if vector is not None:
+        made = _query_vector(vector, stored, "vector=")
+    elif mode != "keyword" or min_score is not None:
+        found = _embedded(text, _query_embedder(stored.name, embedder, of_runs))
+        made = _query_vector(found, stored, "that the embedder returned for the text")
     hashed = HashingEmbedder.from_name(stored.name) is not None
     return Search(text, int(k), mode, min_score, made, hashed, vector is not None)
 
