@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from ragasync._bridge.interrupts import Interrupted
 from ragasync._calls.caller import Caller
@@ -22,7 +22,9 @@ from ragasync.clock import current_time
 from ragasync.error_text import describe
 from ragasync.progress_callbacks import LimitedBy
 from ragasync.settings import BatchSettings
-from ragasync.usage import UsageTotals
+from ragasync.usage import CallUsage, UsageTotals
+
+R = TypeVar("R")
 
 current_run: ContextVar[RunControls] = ContextVar("current_run")
 """The controls of the run that the current call belongs to."""
@@ -116,11 +118,29 @@ class LiveRun:
             self._setup.cancel()
 
 
+class Begun(NamedTuple, Generic[R]):
+    """
+    What a pipeline has begun for an item.
+
+    Args:
+        ready: done when `finish` can be called; the engine cancels it to give the item up.
+        finish: makes the item's value, or raises its error; called once, unless given up.
+        usage: what the item has used so far.
+    """
+
+    ready: asyncio.Future[Any]
+    finish: Callable[[], R]
+    usage: CallUsage
+
+
 class InnerStages(Protocol):
     """The stages of a pipeline whose documents are the items of a run; each has its own calls."""
 
     def open(self, run: RunControls) -> AbstractAsyncContextManager[None]:
         """Open the stages for this run, on its own loop, and close them at its end."""
+
+    def begin(self, item: Any) -> Begun[Any] | None:
+        """Begin an item that needs no worker while it waits for shared calls; None if it does."""
 
     def source_ended(self) -> None:
         """Note that the run has read its last item, so that partial batches need not wait."""

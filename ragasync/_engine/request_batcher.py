@@ -98,10 +98,9 @@ class _OpenRequests(Generic[T, R]):
         self.by_index: dict[int, _Request[R]] = {}
 
     def add(
-        self, first: int, values: list[Any], counted_for: CallUsage | None
+        self, first: int, values: list[Any], calls: tuple[CallUsage | None, ...]
     ) -> asyncio.Future[list[R]]:
         """Open a request that fills this list; its future will have it when it is full."""
-        calls = current_call.get(), counted_for
         request: _Request[R] = _Request(first, values, self._new_future(), calls)
         self.by_index.update(dict.fromkeys(range(first, first + len(values)), request))
         return request.future
@@ -267,7 +266,26 @@ class RequestBatcher(Generic[T, R]):
         if queue is None or self.run.stopping:
             return self._refuse()
         values = [None] * len(items) if values is None else values
-        future = self._requests.add(queue.pushed, values, counted_for)
+        return self._add(queue, items, values, (current_call.get(), counted_for))
+
+    def request(self, items: Sequence[T], counted_for: CallUsage) -> asyncio.Future[list[R]]:
+        """
+        Request the values of items while it has not stopped, for no call of another run.
+
+        What the items use is counted for `counted_for`.
+        """
+        assert self._items is not None  # it is open
+        return self._add(self._items, items, [None] * len(items), (counted_for,))
+
+    def _add(
+        self,
+        queue: QueuedItems[T],
+        items: Sequence[T],
+        values: list[Any],
+        calls: tuple[CallUsage | None, ...],
+    ) -> asyncio.Future[list[R]]:
+        """Open a request, and queue its items."""
+        future = self._requests.add(queue.pushed, values, calls)
         if items:
             queue.push(*items)
         else:

@@ -15,9 +15,11 @@ from ragasync._bridge.interrupts import Interrupted
 from ragasync._calls.caller import Caller, returned_coroutine
 from ragasync._engine.attempts import CallRunner
 from ragasync._engine.controls import RunControls, current_run
+from ragasync._engine.detached_items import DetachedItems
 from ragasync._engine.error_handling import ErrorHandler
 from ragasync._engine.item_sources import SourceFactory
 from ragasync._engine.recorder import OutcomeSink, Recorder
+from ragasync._engine.retry_queue import PendingCall
 from ragasync._engine.run_journal import RunJournal, open_run_journal
 from ragasync._engine.scheduler import Scheduler
 from ragasync._engine.workers import INTERRUPTED, TaskState, WorkerPool
@@ -154,9 +156,20 @@ class Run(Generic[T, R]):
         self._caller = Caller(
             controls.settings, loop, resource, self._pool.is_cancelled, controls.usage
         )
+        inner = controls.inner
+        self._detached: DetachedItems[T, R] = DetachedItems(
+            None if inner is None else inner.begin,
+            self._pool,
+            recorder,
+            self._fail_detached,
+            self._on_last_detached,
+            self._clock,
+            self._context,
+        )
         self._scheduler: Scheduler[T, R] = Scheduler(
             controls,
             self._pool,
+            self._detached,
             self._caller,
             source,
             recorder,
@@ -166,9 +179,11 @@ class Run(Generic[T, R]):
             clock=self._clock,
             context=self._context,
         )
-        errors = ErrorHandler(controls, self._pool, self._scheduler.retries, recorder, self._clock)
+        self._errors = ErrorHandler(
+            controls, self._pool, self._scheduler.retries, recorder, self._clock
+        )
         self._runner = CallRunner(
-            controls, self._pool, self._scheduler, self._caller, errors, self._clock
+            controls, self._pool, self._scheduler, self._caller, self._errors, self._clock
         )
 
     async def until_done(self) -> None:
@@ -179,11 +194,14 @@ class Run(Generic[T, R]):
         pool.spawn()  # which has the next one spawned when its first call runs
         try:
             await pool.join()
+            if pool.error is None:
+                await self._detached.join()
         finally:
             controls.stopping = True
             # A worker that answers its cancellation with a value must not take another item.
             pool.set_interrupt("stop")
             await pool.cancel()
+            self._detached.cancel()
             for call in self._scheduler.retries.waiting:
                 self._recorder.record_pending(call)
         controls.error, pool.error = controls.error or pool.error, None
@@ -253,6 +271,7 @@ class Run(Generic[T, R]):
         self._controls.usage.close()
         self._pool.release_owner()
         self._recorder.drop_sink()
+        self._detached.release()
         self._scheduler.clear()
 
     # ── the life of a worker ────────────────────────────────────────────────────────────────────
@@ -309,24 +328,28 @@ class Run(Generic[T, R]):
         contexts = -1 if state.is_deep else getrefcount(mapping)
         nodes, names = getrefcount(node), getrefcount(usage)
         items = self._scheduler.items
+        begin = self._detached.begin if self._controls.inner is not None else None
         started = clock()
         try:
             for index, item in items.items:
-                try:
-                    value = await call(item)
-                except BaseException as error:
-                    if self._runner.fail_plain(index, item, error, started, worker):
-                        raise
-                    ended = clock()
+                if begin is not None and begin(index, item, started):
+                    ended = clock()  # of the begin: the item goes on without this worker
                 else:
-                    ended = clock()
-                    if type(value) is CoroutineType:
-                        wrong = returned_coroutine(value)
-                        self._runner.fail_plain(index, item, wrong, started, worker)
+                    try:
+                        value = await call(item)
+                    except BaseException as error:
+                        if self._runner.fail_plain(index, item, error, started, worker):
+                            raise
+                        ended = clock()
                     else:
-                        if usage.reported is not None:
-                            self._recorder.add_usage(index, usage.take())
-                        record(index, value, started, ended)
+                        ended = clock()
+                        if type(value) is CoroutineType:
+                            wrong = returned_coroutine(value)
+                            self._runner.fail_plain(index, item, wrong, started, worker)
+                        else:
+                            if usage.reported is not None:
+                                self._recorder.add_usage(index, usage.take())
+                            record(index, value, started, ended)
                 # The task is clean if nobody has cancelled it or kept a reference to it ...
                 if (
                     cancelling()
@@ -354,6 +377,18 @@ class Run(Generic[T, R]):
         finally:
             # Errors that are kept refer to this frame, and it to all values and to its task.
             del record, task, cancelling, mapping, node, usage, state
+
+    def _fail_detached(
+        self, call: PendingCall[T], error: BaseException, started: float, worker: int
+    ) -> None:
+        """Handle the error of an item that no worker waited for."""
+        if self._errors.on_error(call, error, started, worker):
+            self._pool.fail(error)
+            self._detached.cancel()
+
+    def _on_last_detached(self) -> None:
+        """Have a worker see whether the run is over."""
+        self._scheduler.notify()
 
     def _replace(self, worker: int, *, on_fast_path: bool = False) -> None:
         """Let a worker go on in a new task, unless nothing more starts."""

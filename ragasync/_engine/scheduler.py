@@ -11,6 +11,7 @@ from typing import Generic, Literal, TypeAlias, TypeVar
 from ragasync._calls.caller import Caller
 from ragasync._engine.batching import Batcher
 from ragasync._engine.controls import LiveRun, RunControls
+from ragasync._engine.detached_items import DetachedItems
 from ragasync._engine.item_sources import IN_MEMORY, ReadOptions, SourceFactory, open_source
 from ragasync._engine.recorder import Recorder
 from ragasync._engine.retry_queue import PendingCall, RetryQueue
@@ -49,6 +50,7 @@ class Scheduler(LiveRun, Generic[T, R]):
         self,
         controls: RunControls,
         pool: WorkerPool,
+        detached: DetachedItems[T, R],
         caller: Caller,
         source: Iterable[T] | AsyncIterable[T] | SourceFactory[T],
         recorder: Recorder[T, R],
@@ -60,7 +62,7 @@ class Scheduler(LiveRun, Generic[T, R]):
         context: Context,
     ) -> None:
         super().__init__(controls.setup, caller)
-        self._controls, self._pool = controls, pool
+        self._controls, self._pool, self._detached = controls, pool, detached
         self._extend_deadlines = caller.extend_deadlines
         self._recorder, self._total = recorder, total
         self._clock, self._context = clock, context
@@ -180,7 +182,9 @@ class Scheduler(LiveRun, Generic[T, R]):
     @property
     def _is_over(self) -> bool:
         """Whether nothing is left to do for any worker; asked by one that has nothing to do."""
-        return self.is_drained and self._pool.idle == len(self._pool.tasks) - 1
+        if not self.is_drained or self._detached:
+            return False
+        return self._pool.idle == len(self._pool.tasks) - 1
 
     @property
     def _has_input(self) -> bool:
@@ -315,13 +319,15 @@ class Scheduler(LiveRun, Generic[T, R]):
     def cancel_calls(self, *, only_waiting: bool) -> None:
         """Cancel the calls in flight, or only those that wait for the rate limit."""
         self._pool.cancel_soon(self._pool.at_limiter if only_waiting else None)
+        if not only_waiting:
+            self._detached.cancel()
 
     @property
     def in_flight(self) -> int:
         """The number of calls in flight."""
         pool = self._pool
         idle = pool.idle + len(pool.at_limiter) + self.batches.filling
-        return max(0, len(pool.tasks) - idle)
+        return max(0, len(pool.tasks) - idle) + len(self._detached)
 
     @property
     def waiting_at_limiter(self) -> int:

@@ -62,8 +62,17 @@ class WorkerPool:
 
     __slots__ = (
         *("_cancelled", "_clock", "_context", "_empty", "_free_numbers", "_idle", "_interrupts"),
-        *("_limit", "_loop", "_owner", "_sentinel", "_turn_requested", "_work", "_yield_at"),
-        "_yield_interval",
+        *(
+            "_limit",
+            "_loop",
+            "_next_number",
+            "_owner",
+            "_sentinel",
+            "_turn_requested",
+            "_work",
+            "_yield_at",
+        ),
+        *("_yield_at", "_yield_interval"),
         *("at_limiter", "error", "interrupt_at", "tasks"),
     )
 
@@ -92,6 +101,7 @@ class WorkerPool:
         self._yield_interval = math.inf if never_yield else YIELD_INTERVAL
         self._yield_at = self.interrupt_at = clock() + self._yield_interval
         self._free_numbers: list[int] = []
+        self._next_number = 0
         self._cancelled: set[asyncio.Task[None]] = set()
         self.tasks: dict[int, asyncio.Task[None]] = {}
         self.at_limiter: set[asyncio.Task[Any]] = set()
@@ -117,8 +127,18 @@ class WorkerPool:
     def spawn(self) -> None:
         """Add a worker under the lowest free number, if the limit allows."""
         if len(self.tasks) < self._limit:
-            free = self._free_numbers
-            self.start(heapq.heappop(free) if free else len(self.tasks))
+            self.start(self.take_number())
+
+    def take_number(self) -> int:
+        """Take the lowest free number, for a worker or an item that is under way without one."""
+        if self._free_numbers:
+            return heapq.heappop(self._free_numbers)
+        self._next_number += 1
+        return self._next_number - 1
+
+    def release_number(self, number: int) -> None:
+        """Give a number back."""
+        heapq.heappush(self._free_numbers, number)
 
     def start(self, worker: int, *, on_fast_path: bool = False) -> None:
         """
@@ -142,7 +162,7 @@ class WorkerPool:
     def _remove(self, worker: int) -> None:
         """Forget a worker; its number is free."""
         del self.tasks[worker]
-        heapq.heappush(self._free_numbers, worker)
+        self.release_number(worker)
         self._count_changed()
 
     def _count_changed(self) -> None:
@@ -156,8 +176,7 @@ class WorkerPool:
         if is_last_of_worker:
             self._remove(worker)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self.error = self.error or error
-            self.cancel_soon()
+            self.fail(error)
         elif worker in self.tasks and not is_last_of_worker:
             return  # it was replaced
         if self.tasks:
@@ -166,6 +185,11 @@ class WorkerPool:
             self._empty.set_result(None)
             if self._sentinel is not None:
                 self._sentinel.close()
+
+    def fail(self, error: BaseException) -> None:
+        """Cancel all workers because of an error that is no item's."""
+        self.error = self.error or error
+        self.cancel_soon()
 
     async def join(self) -> None:
         """Wait until the last worker has ended."""

@@ -471,6 +471,22 @@ class ChunkBudget:
         self._taken += weight
         return weight
 
+    def enter_last(self, chunks: int) -> int:
+        """Let a document in that may fill the room beyond its bound; return what it takes."""
+        weight = self._weight_of(chunks)
+        self._taken += weight
+        return weight
+
+    @property
+    def free(self) -> int:
+        """The room that is left; negative if the last document exceeded it."""
+        return self._size - self._taken
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a document would have to wait."""
+        return self._taken >= self._size or self._entrance.locked()
+
     async def enter(self, chunks: int) -> int:
         """Wait until there is room for a document; return the room that it takes."""
         async with self._entrance:

@@ -7,11 +7,12 @@ import warnings
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeGuard
 
 from ragasync._calls.caller import Caller
 from ragasync._calls.groups import GroupSize
-from ragasync._engine.controls import RunControls
+from ragasync._engine.controls import Begun, RunControls
 from ragasync._engine.request_batcher import RequestBatcher, RequestFailed
 from ragasync._outcomes.stats import StageStats
 from ragasync._reports.summary import counted
@@ -102,7 +103,7 @@ class Pipeline:
         self._dimension: int | None = None
         self._loading = self._waiting_for_room = self._embedding = self._uncertain = 0
         self._doubts: list[str] = []
-        self._all_read = self._stopped_early = False
+        self._all_read = self._stopped_early = self._room_is_full = False
         self._pruned: int | None = None
 
     # ── the life of a run ─────────────────────────────────────────────────────────────────────
@@ -243,11 +244,7 @@ class Pipeline:
         if self._refusal is not None:
             raise FatalStageError("store", self._refusal)
         try:
-            if (
-                self._chunks_inline
-                and isinstance(source, Document)
-                and len(source.text) <= INLINE_MAX_CHARS
-            ):
+            if self._is_short(source):
                 prepared, weight = self._prepare_inline(source)
                 if weight is None:
                     weight = await self._enter_loading(prepared, source)
@@ -255,18 +252,84 @@ class Pipeline:
             else:
                 done = await self._process(source)
             return self._sources.note_done(source, done)
-        except StageFailure as failure:
-            await self._spare.write_if_many()
-            self._sources.note_failed(failure.error)
-            if (skipped := self._config.skip_policy.skipped(source, failure)) is not None:
-                return self._sources.note_done(source, skipped)
-            if failure.stage == "load":
-                self._defer_if_stopped(failure)
-            raise
-        except JobStopped as stopped:
+        except (StageFailure, JobStopped) as error:
+            if isinstance(error, StageFailure):
+                await self._spare.write_if_many()
+            return self._on_error(source, error)
+
+    def _on_error(self, source: object, error: StageFailure | JobStopped) -> ProcessedDocument:
+        """Skip a source that could not be loaded, if the policy says so; else raise the error."""
+        if isinstance(error, JobStopped):
             if self._stopped_early:
-                raise DocumentDeferred(*stopped.args) from stopped
-            raise
+                raise DocumentDeferred(*error.args) from error
+            raise error
+        self._sources.note_failed(error.error)
+        if (skipped := self._config.skip_policy.skipped(source, error)) is not None:
+            return self._sources.note_done(source, skipped)
+        if error.stage == "load":
+            self._defer_if_stopped(error)
+        raise error
+
+    def begin(self, source: object) -> Begun[ProcessedDocument] | None:
+        """
+        Chunk a short document and hand its chunks to the embedder, if there is room.
+
+        No worker waits for its vectors. A document that is stored, or fails before it is embedded,
+        takes the other way, `process`.
+        """
+        if not self._is_short(source) or self._refusal is not None or "store" in self._stages:
+            return None
+        embed = self._stages["embed"]
+        if self._budget.is_full or embed.has_stopped:
+            return None
+        assert self._block is not None  # else it is not short
+        assert self._blocks is not None
+        try:
+            check_given(source)
+        except StageFailure:
+            return None
+        prepared = self._blocks.call_inline(self._block.steps.prepare_given, source)
+        if prepared.failure is not None:
+            return None
+        weight = self._budget.enter_last(len(prepared.chunks))
+        if self._budget.free <= 0:
+            self._room_is_full = True
+            self._pause_input()
+        self._embedding += 1
+        assert self._run is not None  # of which this document is a part
+        used = CallUsage(self._run.usage)
+        made = embed.request([chunk.text for chunk in prepared.chunks], used)
+        return Begun(made, partial(self._finish_begun, source, prepared, weight, made, used), used)
+
+    def _finish_begun(
+        self,
+        source: Document,
+        prepared: PreparedDocument,
+        weight: int,
+        made: asyncio.Future[list[Any]],
+        used: CallUsage,
+    ) -> ProcessedDocument:
+        """Make the result of a document that was begun, or raise its error."""
+        self._embedding -= 1
+        self._leave(weight)
+        try:
+            try:
+                vectors = made.result()
+            except RequestFailed as failed:
+                raise self._embedding_failure(prepared, failed) from failed.error
+            self._check_vectors(prepared, vectors)
+        except (StageFailure, JobStopped) as error:
+            return self._on_error(source, error)
+        tokens = None if used.reported is None else used.reported.tokens
+        return self._sources.note_done(source, self._result(prepared, vectors, tokens))
+
+    def _is_short(self, source: object) -> TypeGuard[Document]:
+        """Whether a source is a document that takes less time to chunk than to hand over."""
+        return (
+            self._chunks_inline
+            and isinstance(source, Document)
+            and len(source.text) <= INLINE_MAX_CHARS
+        )
 
     def _prepare_inline(self, document: Document) -> tuple[PreparedDocument, int | None]:
         """Chunk a short document, which takes less than a hand-over; give it room if there is."""
@@ -350,9 +413,7 @@ class Pipeline:
             try:
                 await self._stages["embed"](texts, used, made)
             except RequestFailed as failed:
-                which = places_of([places[position] for position in failed.positions], chunks)
-                document_place = f"{which} of {prepared.document.id!r}"
-                raise self._failure("embed", failed, document_place) from failed.error
+                raise self._embedding_failure(prepared, failed) from failed.error
             finally:
                 self._embedding -= 1
             vectors = prepared.with_embeddings(made)
@@ -366,7 +427,7 @@ class Pipeline:
             self._spare.keep(texts, made)
             raise
         finally:
-            self._budget.leave(weight)
+            self._leave(weight)
             if self._config.known is not None:
                 self._in_flight.end(prepared.document.id)
         if prepared.stored.fingerprint is None and prepared.chunks:
@@ -503,6 +564,12 @@ class Pipeline:
         finally:
             self._count_waiting(-1)
 
+    def _leave(self, weight: int) -> None:
+        """Give the room of a document back."""
+        self._budget.leave(weight)
+        if self._room_is_full:
+            self._pause_input()
+
     def _count_waiting(self, change: int) -> None:
         """Count the prepared documents that wait for room; they are in memory, whatever size."""
         self._waiting_for_room += change
@@ -517,6 +584,12 @@ class Pipeline:
         self._loading += change
         if not self._loading and self._all_read:
             self.source_ended()
+        self._pause_input()
+
+    def _pause_input(self) -> None:
+        """Read no source while enough are loading, or until a full room has that of a batch."""
+        if self._budget.free >= self._config.embed.batch_size:
+            self._room_is_full = False
         step = 1
         if self._blocks is not None:
             ahead = self._blocks.ahead
@@ -526,7 +599,7 @@ class Pipeline:
             ahead = self.controls.max_concurrency * step
         run = self._run
         assert run is not None  # of which this source is an item
-        if self._loading >= ahead:
+        if self._loading >= ahead or self._room_is_full:
             run.pause_input(True)
         elif self._loading <= ahead - step:  # there is room for a whole group
             run.pause_input(False)
@@ -565,6 +638,14 @@ class Pipeline:
         except RequestFailed as failed:
             raise self._failure(stage, failed, _name_of(source)) from failed.error
         return value
+
+    def _embedding_failure(
+        self, prepared: PreparedDocument, failed: RequestFailed
+    ) -> BaseException:
+        """Put the error of a document's chunks into its envelope."""
+        chunks, places = prepared.chunks, prepared.places_to_embed
+        which = places_of([places[position] for position in failed.positions], chunks)
+        return self._failure("embed", failed, f"{which} of {prepared.document.id!r}")
 
     def _failure(self, name: str, failed: RequestFailed, place: str) -> BaseException:
         """Put the error of a stage into its envelope; an interrupt or exit stays as it is."""
