@@ -13,6 +13,7 @@ The engine: workers that call a function for each item of one lazy source.
     batching.py         Batcher: fills calls by count, weight and time
     attempts.py         CallRunner: waits for the limits, makes a call, hands on how it ended
     error_handling.py   ErrorHandler: what follows a call: record, retry, split, fail, stop
+    detached_items.py   DetachedItems: items of a pipeline that are under way without a worker
     retry_queue.py      PendingCall, RetryQueue: calls that wait for their next attempt
     recorder.py         Recorder: outcomes to an OutcomeSink and the journal; limits on errors
     run_journal.py      RunJournal: an open journal; Reader: skips the items that it has
@@ -21,4 +22,5 @@ A worker asks the Scheduler what to do next. For plain calls it goes on the fast
 takes an item from the ItemSource, calls, and writes the value to the sink, until it is interrupted.
 Otherwise a Batcher makes a PendingCall of some items, the CallRunner calls, and the ErrorHandler
 records the outcome or puts the call into the RetryQueue, from where the Scheduler takes it again.
+A pipeline may begin an item instead, and call back: it is one of the DetachedItems until then.
 """
