@@ -111,6 +111,11 @@ def is_read_only(error: BaseException | None) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY
 
 
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error of SQLite is about a disk without room."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+
+
 def is_unwritable(error: BaseException | None) -> bool:
     """Whether an error of SQLite is about a file or folder that is not writable."""
     cannot_open = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CANTOPEN
@@ -348,5 +353,7 @@ def _error_text(error: sqlite3.Error, timeout: float) -> str:
                 f"cannot be written ({error}): free space on the disk and run again; what was "
                 "written before is safe"
             )
+        case _ if isinstance(error, sqlite3.ProgrammingError) and "closed" in str(error):
+            return "is closed: open it again"
         case _:
             return f"cannot be used: {error}"

@@ -283,7 +283,7 @@ def _cut(text: str, start: int, fresh: int, limit: int) -> int:
 def _at_blank_line(text: str, fresh: int, low: int, limit: int) -> int:
     """Return the last blank line, of those before a heading or top-level code if any, else -1."""
     best = text.rfind("\n\n\n", low, limit + 3)
-    if "#" in text:
+    if text.find("#", low, limit + 3) >= 0:  # in reach: a text of megabytes has thousands of cuts
         best = max(best, text.rfind("\n\n#", low, limit + 3))
     return best if best > fresh else text.rfind("\n\n", low, limit + 2)
 

@@ -50,7 +50,7 @@ class StoreError(RagasyncError):
         ...     store.search("a bucket")
         ... except StoreError as error:
         ...     print(error)
-        the store '/...library.sqlite' cannot be used: Cannot operate on a closed database.
+        the store '/...library.sqlite' is closed: open it again
     """
 
 
@@ -74,7 +74,7 @@ class EmbedderMismatch(StoreError, ValueError):
 
 
 class StoreNotWritable(StoreError):
-    """Nothing can be stored, because the store is read-only or its file is gone."""
+    """Nothing can be stored, because the store is read-only, its disk full, or its file gone."""
 
 
 class RunRefused(StoreError, ValueError):

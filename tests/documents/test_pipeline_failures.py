@@ -207,6 +207,24 @@ async def test_a_store_that_cannot_be_asked_is_named_as_the_stage():
 # ── the end of the run ──────────────────────────────────────────────────────────────────────
 
 
+async def test_a_full_disk_ends_the_run_before_everything_is_embedded(tmp_path):
+    """Embedding costs money, and no vector could be stored; with room, the run goes on."""
+    embed = CountingEmbedder()
+    sources = [(f"{number}", f"text {number} " * 100) for number in range(3_000)]
+    with SqliteStore(tmp_path / "store.sqlite") as store:
+        connection = store._file._connection
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages + 60:d}")
+        processor = AsyncDocumentProcessor(embed=embed, store=store)
+        result = await processor.process(sources)
+        assert "free space on the disk" in str(result.stopped_because)
+        assert result.error_count == 1
+        assert result.pending_count > 1_000
+        assert len(store.documents()) == result.success_count > 0
+        connection.execute("PRAGMA max_page_count = 1000000")
+        assert (await processor.process(sources)).all_succeeded
+
+
 @pytest.mark.parametrize("as_list", [False, True])
 async def test_a_repeated_document_fails_alone_when_it_cannot_be_looked_up_again(as_list):
     """It is looked up again after its twin was stored; the others of its source go on."""

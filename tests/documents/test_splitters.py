@@ -183,6 +183,32 @@ def test_the_work_is_linear_whatever_the_text(unit, chunk_overlap):
     assert large <= 2.2 * small + 100
 
 
+class Searched(str):
+    """A text that counts the characters in which something was looked for."""
+
+    characters = 0
+
+    def find(self, wanted, start=0, end=None):
+        self.characters += min(len(self), end or len(self)) - start
+        return super().find(wanted, start, end)
+
+    def rfind(self, wanted, start=0, end=None):
+        self.characters += min(len(self), end or len(self)) - start
+        return super().rfind(wanted, start, end)
+
+    def __contains__(self, wanted):
+        self.characters += len(self)
+        return super().__contains__(wanted)
+
+
+@pytest.mark.parametrize("unit", ["one two three. ", "a line of text\n", "# one\n\ntwo\n"])
+def test_a_cut_looks_only_at_the_text_around_it(unit):
+    """The whole of a text of megabytes would be searched thousands of times."""
+    text = Searched(unit * 20_000)
+    RecursiveSplitter(1000)(text)
+    assert text.characters < 20 * len(text)
+
+
 @pytest.mark.parametrize("splitter", [RecursiveSplitter, SemanticTextSplitter])
 @pytest.mark.parametrize(
     ("sizes", "message"),

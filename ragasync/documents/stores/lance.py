@@ -94,6 +94,7 @@ _SPARE = SqliteFormat(
 _NAME = "ragasync_chunks"
 _VERSION = "3"
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+_NO_SPACE = os.strerror(errno.ENOSPC)
 _LANCE_ERRORS = (RuntimeError, OSError, ValueError)
 
 # Each commit adds a file (Lance: a fragment) and a version of the list of files, and its words are
@@ -128,6 +129,12 @@ def clear_lance_errors(path: str) -> Iterator[None]:
     except RagasyncError:
         raise
     except _LANCE_ERRORS as error:
+        # Lance's own errors have no errno, but name the system's.
+        if getattr(error, "errno", None) == errno.ENOSPC or _NO_SPACE in str(error):
+            raise StoreNotWritable(
+                f"the store {path!r} cannot be used ({_NO_SPACE}): free space on the disk and run "
+                "again; what was written before is safe"
+            ) from error
         raise StoreError(f"the store {path!r} cannot be used: {error}") from error
 
 

@@ -21,6 +21,7 @@ from ragasync.sqlite_file import (
     SqliteFormat,
     connect_read_only,
     convert_errors,
+    is_full,
     is_read_only,
     is_unwritable,
     open_database,
@@ -229,7 +230,7 @@ class StoreFile:
             with self._transaction("BEGIN IMMEDIATE") as rows:
                 yield rows
         except StoreError as error:
-            if not is_read_only(error.__cause__):
+            if not (is_read_only(error.__cause__) or is_full(error.__cause__)):
                 raise
             raise StoreNotWritable(*error.args) from error.__cause__
 

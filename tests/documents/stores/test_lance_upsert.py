@@ -24,7 +24,7 @@ from ragasync.documents import (
 )
 
 # Internals: protocols and checks that all stores share, without a store.
-from ragasync.documents.store import IdScheme
+from ragasync.documents.store import IdScheme, StoreNotWritable
 from tests.support.requirements import needs
 from tests.support.store_kinds import embed, ids
 
@@ -226,7 +226,7 @@ def test_an_error_of_the_table_is_raised_and_nothing_is_stored(store, monkeypatc
     group = [request("b", "blue")] if failing == "add" else [request("a", "blue"), request("b")]
     with monkeypatch.context() as patched:
         patched.setattr(LanceTable, failing, no_space)
-        with pytest.raises(StoreError, match=r"cannot be used.*No space left"):
+        with pytest.raises(StoreNotWritable, match=r"cannot be used.*No space left.*free space"):
             upsert(store, *group)
     assert texts_in(store) == {"a": ["red"]}
     assert store.entries_of(["a", "b"]).keys() == {"a"}

@@ -23,7 +23,7 @@ from ragasync.documents import (
 )
 
 # Internals: protocols and checks that all stores share, without a store.
-from ragasync.documents.store import IdScheme
+from ragasync.documents.store import IdScheme, StoreNotWritable
 
 embed = HashingEmbedder(64)
 
@@ -249,7 +249,7 @@ def test_a_full_file_fails_the_whole_group(tmp_path):
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         connection.execute(f"PRAGMA max_page_count = {pages + 2:d}")
         texts = [f"{n} " * 500 for n in range(50)]
-        with pytest.raises(StoreError, match="free space"):
+        with pytest.raises(StoreNotWritable, match="free space"):
             store.upsert_many([request_of("b"), request_of("c", *texts)], embedder=embed.name)
         assert (ids(store), len(store)) == (["a"], 1)
 
@@ -257,7 +257,7 @@ def test_a_full_file_fails_the_whole_group(tmp_path):
 def test_a_closed_store_fails_the_whole_group(store):
     """As any other use of it."""
     store.close()
-    with pytest.raises(StoreError, match="closed"):
+    with pytest.raises(StoreError, match="is closed: open it again"):
         store.upsert_many([request_of("a")], embedder=embed.name)
 
 
