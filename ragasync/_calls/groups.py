@@ -35,20 +35,20 @@ class GroupSize:
     The size of groups that adapts to the time of their items: as many as take GROUP_SECONDS.
 
     Groups of quick items share the cost of their hand-over, which is milliseconds on a cluster.
-    Slow items travel alone, so that each worker has some. Nobody knows which they are before the
-    first results, so the first groups have one item each.
+    Slow items travel alone, so that each worker has some.
 
     Args:
         most: the maximum number of items in a group.
+        first: the size of the first groups: nobody knows how slow their items are.
 
     Attributes:
         current: the maximum number of items in the next group.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, first: int = 1) -> None:
         self._most = most
         self._item_seconds: float | None = None
-        self.current = 1
+        self.current = first
 
     def add(self, seconds: Sequence[float]) -> None:
         """Adapt the size to the time that each item of a group took."""

@@ -51,6 +51,9 @@ from ragasync.foreign_errors import is_a
 from ragasync.settings import BatchSettings
 from ragasync.usage import CallUsage, UsageTotals, warn_of_unreported
 
+FIRST_GROUP = 16
+"""The maximum number of sources in the first groups for an executor."""
+
 STORE_MAX_WAIT = 0.05
 """Seconds that a document may wait for others that are stored in the same transaction."""
 
@@ -96,7 +99,7 @@ class Pipeline:
         self._stages: dict[str, RequestBatcher[Any, Any]] = {}
         self._blocks: ThreadBatcher[object, Any] | None = None
         self._store_steps: ThreadBatcher[StoreStep, None] | None = None
-        self._group_size = None if config.prepare is None else GroupSize(config.prepare.batch_size)
+        self._group_size = None if config.prepare is None else _group_size(config, sources.count)
         self._run: RunControls | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._refusal: EmbedderMismatch | None = None
@@ -808,6 +811,13 @@ def places_of(failed: Sequence[int], chunks: Sequence[Chunk]) -> str:
     if first == last:
         return f"chunk {first + 1} of {len(chunks)} {span}"
     return f"chunks {first + 1} to {last + 1} of {len(chunks)} {span}"
+
+
+def _group_size(config: PipelineConfig, sources: int | None) -> GroupSize:
+    """The size of groups for the executor; small first ones, so that each worker gets some."""
+    assert config.prepare is not None  # otherwise there are no groups
+    share = (sources or 0) // (4 * config.max_concurrency)
+    return GroupSize(config.prepare.batch_size, max(1, min(FIRST_GROUP, share)))
 
 
 def _name_of(source: object) -> str:

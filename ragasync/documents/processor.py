@@ -544,6 +544,7 @@ class AsyncDocumentProcessor:
         """Create a run over sources, and its pipeline."""
         if max_items is not None:
             sources.pruner = None  # a pilot has not seen all files
+            sources.max_items = max_items  # checked when the run is made
         settings, pipeline = self._settings_of(sources)
         job_run = self._processor._new_run(
             sources.labeled_items, progress_callback, total, max_items, settings, pipeline

@@ -407,6 +407,7 @@ class RunSources:
         root_check: compares files with stored documents of another root, if that is necessary.
         taken: the ids of the sources so far.
         labels: the labels of rows of a DataFrame; None for other sources.
+        max_items: the number of sources of a pilot; None for all.
     """
 
     items: Items = ()
@@ -414,6 +415,15 @@ class RunSources:
     root_check: RootCheck | None = None
     taken: Taken = field(default_factory=dict)
     labels: Labels | None = None
+    max_items: int | None = None
+
+    @property
+    def count(self) -> int | None:
+        """The number of sources that the run will read, if it is known."""
+        if not isinstance(self.items, list):
+            return None
+        count = len(self.items)
+        return min(count, self.max_items) if isinstance(self.max_items, int) else count
 
     @property
     def labeled_items(self) -> Items:

@@ -6,9 +6,10 @@ import pytest
 from ragasync._calls.groups import GROUP_SECONDS, GroupSize
 
 
-def test_the_first_groups_have_one_item_each():
+def test_the_first_groups_have_the_size_that_was_asked_for():
     """Nobody knows yet how long an item takes."""
     assert GroupSize(64).current == 1
+    assert GroupSize(64, first=4).current == 4
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Sources that are loaded and chunked by an executor whose groups and results are pickled."""
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -104,6 +105,21 @@ async def test_a_few_slow_sources_are_shared_among_all_workers():
         processor = AsyncDocumentProcessor(load, executor=executor, max_concurrency=4)
         result = await processor.process(range(4))
     result.raise_for_errors()
+
+
+@pytest.mark.parametrize(
+    ("count", "max_items", "first"), [(8, None, 1), (160, None, 10), (1_000, None, 16), (160, 8, 1)]
+)
+def test_the_first_groups_are_shared_among_all_workers(count, max_items, first):
+    """A quarter of the share of each, if the number of sources is known."""
+    executor = ByPost(is_open=False)
+    processor = AsyncDocumentProcessor(several, executor=executor, max_concurrency=4)
+    job = processor.start([str(number) for number in range(count)], max_items=max_items)
+    while len(executor.groups) < 4:
+        time.sleep(0.001)
+    assert [len(group) for group in executor.groups] == [first] * 4
+    job.cancel()
+    job.wait()
 
 
 async def test_many_quick_sources_travel_in_groups():
