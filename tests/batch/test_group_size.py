@@ -2,7 +2,7 @@
 
 import pytest
 
-# Internals: each case without a worker process of its own.
+# Internals: the arithmetic, without an executor whose times would decide.
 from ragasync._calls.groups import GROUP_SECONDS, GroupSize
 
 
