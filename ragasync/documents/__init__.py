@@ -19,6 +19,7 @@ Documents: load, chunk, embed and store them, and search them.
     stored_state.py      what the store has already: documents and vectors
     spare_vectors.py     SpareVectors: of documents that a run gives up, for the next run
     store.py             Store: the protocol of stores, and its errors
+    store_claim.py       StoreClaim: either the call that stores a document or its cancellation
     stores/              SqliteStore, LanceStore, MemoryStore
     search.py            Filter: conditions on metadata; Hit, Hits: the results of a search
     search_text.py       the words of a text in any script

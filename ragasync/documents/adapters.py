@@ -6,6 +6,7 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -21,6 +22,7 @@ from ragasync.documents.models import Chunk, Document
 from ragasync.documents.sources import Source, part_id
 from ragasync.documents.stage import Stage, StageFunction, declared_async, without_partials
 from ragasync.documents.store import EmbedderMismatch, StoreNotWritable, StoreRequest
+from ragasync.documents.store_claim import StoreClaim
 from ragasync.documents.stored_state import EmbedderInStore, supports_embedder_identity
 from ragasync.foreign_errors import is_a
 from ragasync.settings import BatchSettings
@@ -242,6 +244,7 @@ class EmbeddedDocument(NamedTuple):
     chunks: Sequence[Chunk]
     vectors: Sequence[NDArray[np.float32]]
     fingerprint: str
+    claim: StoreClaim
 
     @property
     def embeddings(self) -> NDArray[np.float32]:
@@ -283,14 +286,15 @@ def store_settings(
     Settings of the calls that store documents.
 
     A store with `upsert_many` takes all waiting documents in one call, another Store one document
-    after the other, and a function several concurrently.
+    after the other, and a function several concurrently. The processor's time limit is not for a
+    Store: its call goes on after the limit, and stores what would have been counted as failed.
 
     Args:
         stage: the stage as it was given.
         embedder: the embedder as the store knows it.
         max_concurrency: the maximum number of concurrent calls of a function.
         retry: the retry policy.
-        timeout: seconds for one attempt.
+        timeout: seconds for one attempt of a function.
         max_initial_failures: the number of first calls that fail alike and so stop the run.
 
     Raises:
@@ -311,7 +315,7 @@ def store_settings(
         batched=in_groups,
         batch_size=GROUP_SIZE,
         retry=retry,
-        timeout=timeout,
+        timeout=None if is_store else timeout,
         max_initial_failures=max_initial_failures,
     )
     return replace(
@@ -358,17 +362,34 @@ class StoreCalls:
 
     def upsert(self, request: EmbeddedDocument) -> object:
         """Store one document."""
-        document, chunks, embeddings, fingerprint = request.for_store()
-        names = {"fingerprint": fingerprint, **self._named}
-        return self.store.upsert(document, chunks, embeddings, **names)
+
+        def upsert() -> object:
+            document, chunks, embeddings, fingerprint = request.for_store()
+            names = {"fingerprint": fingerprint, **self._named}
+            return self.store.upsert(document, chunks, embeddings, **names)
+
+        return request.claim.attempt(upsert)
 
     def upsert_many(self, requests: Sequence[EmbeddedDocument]) -> list[Exception | None]:
         """Store documents in one transaction, or in several if they are large."""
         outcomes: list[Exception | None] = []
         for group in _groups_by_size(requests):
-            given = [each.for_store() for each in group]
-            found = list(self.store.upsert_many(given, **self._named))
-            outcomes += check_values(found, len(group))
+            begun = [request.claim.begin() for request in group]
+            found = iter(self._upsert_group(list(compress(group, begun))))
+            outcomes += [next(found) if has_begun else None for has_begun in begun]
+        return outcomes
+
+    def _upsert_group(self, requests: Sequence[EmbeddedDocument]) -> Sequence[Exception | None]:
+        """Store documents in one transaction, and note for each whether it is stored."""
+        outcomes: Sequence[Exception | None] = ()
+        try:
+            if requests:
+                given = [each.for_store() for each in requests]
+                found = list(self.store.upsert_many(given, **self._named))
+                outcomes = check_values(found, len(requests))
+        finally:
+            for place, request in enumerate(requests):
+                request.claim.end(stored=bool(outcomes) and outcomes[place] is None)
         return outcomes
 
 
@@ -391,7 +412,8 @@ def _call_function(function: Callable[..., Any]) -> StageFunction:
     """A function of document, chunks and embeddings as a function of an EmbeddedDocument."""
 
     def call(request: EmbeddedDocument, *resource: object) -> object:
-        return function(request.document, request.chunks, request.embeddings, *resource)
+        parts = request.document, request.chunks, request.embeddings
+        return request.claim.attempt(lambda: function(*parts, *resource))
 
     async def call_async(request: EmbeddedDocument, *resource: object) -> object:
         return await function(request.document, request.chunks, request.embeddings, *resource)

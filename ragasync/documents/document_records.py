@@ -411,15 +411,19 @@ async def process_documents(
             leave()
 
     documents.reverse()
-    async with asyncio.TaskGroup() as group:
-        for place in range(count):
-            while loading >= max_concurrency():
-                left.clear()
-                await left.wait()
-            if fatal:
-                break
-            loading += 1
-            group.create_task(process_one(place, documents.pop()), name="ragasync document")
+    try:
+        async with asyncio.TaskGroup() as group:
+            for place in range(count):
+                while loading >= max_concurrency():
+                    left.clear()
+                    await left.wait()
+                if fatal:
+                    break
+                loading += 1
+                group.create_task(process_one(place, documents.pop()), name="ragasync document")
+    except asyncio.CancelledError:
+        if None in done:
+            raise  # otherwise the store was about to acknowledge the last of them
     if fatal:
         raise fatal[0]
     if failed:

@@ -43,6 +43,7 @@ from ragasync.documents.run_sources import RunSources
 from ragasync.documents.spare_vectors import SpareVectors
 from ragasync.documents.splitters import add_locations
 from ragasync.documents.store import EmbedderMismatch, StoreError
+from ragasync.documents.store_claim import StoreClaim
 from ragasync.documents.stored_state import WHY_UNKNOWN, StoredChanges, Vector
 from ragasync.documents.thread_batches import ThreadBatcher
 from ragasync.documents.unique_sources import IdClaims
@@ -56,6 +57,9 @@ FIRST_GROUP = 16
 
 STORE_MAX_WAIT = 0.05
 """Seconds that a document may wait for others that are stored in the same transaction."""
+
+STORE_GRACE = 1.0
+"""Seconds for which a cancelled document waits for the call that is storing it."""
 
 
 class Pipeline:
@@ -423,9 +427,11 @@ class Pipeline:
             tokens = None if used.reported is None else used.reported.tokens
             self._check_vectors(prepared, vectors)
             if "store" in self._stages:
-                document = prepared.document
-                request = EmbeddedDocument(document, chunks, vectors, prepared.fingerprint)
-                await self._call("store", request, document)
+                await self._store(
+                    EmbeddedDocument(
+                        prepared.document, chunks, vectors, prepared.fingerprint, StoreClaim()
+                    )
+                )
         except BaseException:
             self._spare.keep(texts, made)
             raise
@@ -436,6 +442,17 @@ class Pipeline:
         if prepared.stored.fingerprint is None and prepared.chunks:
             self._stored.has_new(prepared.document, prepared.fingerprint)
         return self._result(prepared, vectors, tokens)
+
+    async def _store(self, request: EmbeddedDocument) -> None:
+        """Store a document; a thread that has begun to is awaited even after a cancellation."""
+        try:
+            await self._call("store", request, request.document)
+        except asyncio.CancelledError:
+            if not await request.claim.settle(STORE_GRACE):
+                raise
+        except StageFailure:
+            if not request.claim.stored:  # by an attempt that has outlived its timeout
+                raise
 
     # ── loading and chunking ──────────────────────────────────────────────────────────────────
 

@@ -241,7 +241,8 @@ class AsyncDocumentProcessor:
         rate_limiter: one limiter or several for the calls of `embed`.
         retry_count: the number of retries of `embed` and `store`; load and chunk are not retried.
         retry_delay: the base of their exponential back-off, in seconds.
-        timeout: the time limit of one call of any stage, in seconds.
+        timeout: the time limit of one call of `load`, `chunk`, `embed` or a `store` function, in
+            seconds. A Store has one of its own, or one in Stage(store, timeout=...).
         executor: where sync load and chunk functions run, instead of on threads. Quick sources
             travel in groups, slow ones alone. Stage(embed, executor=...) embeds there too.
         max_errors: as for AsyncBatchProcessor.
