@@ -336,6 +336,8 @@ def _advice(name: str, value: object, ours: list[str]) -> str:
     if name in _PER_MINUTE:
         limiter = f"rate={shown}, per=60"
         return f"pass {limiter}" if "per" in ours else f"pass rate_limiter=RateLimiter({limiter})"
+    if name == "chunk_size" and "chunk" in ours:  # batch_size is the chunk size of a batch only
+        return f"pass chunk=RecursiveSplitter(chunk_size={shown})"
     known = list(_equivalents(name))
     for target in known:
         if target not in ours:

@@ -192,6 +192,7 @@ class Job(Generic[T, R]):
         else:
             self._max_concurrency, self._adaptive = limit, False
             self._on_loop(lambda: run.resize(limit))
+        self._on_loop(self._job_run.forget_limits)
 
     @property
     def rate(self) -> float | None:
@@ -204,6 +205,7 @@ class Job(Generic[T, R]):
             check_positive("rate", value)
         self._rate = value
         self._on_loop(lambda: self._job_run.run.set_rate(value))
+        self._on_loop(self._job_run.forget_limits)
 
     # ── display ──────────────────────────────────────────────────────────────────────────────────
 
@@ -231,6 +233,7 @@ class Job(Generic[T, R]):
 
         run, ended, progress = self._job_run.run, self.done, self.progress
         stages, stage_seconds = self._job_run.recent_stages()
+        runs = (run,) if run.inner is None else (run, *run.inner.runs)
         because = run.stopped_because
         if ended and because is None and (error := self._future.error) is not None:
             because = describe(error)
@@ -246,6 +249,7 @@ class Job(Generic[T, R]):
             final_status=self._job_run.columns.status if ended else b"",
             stages=stages,
             stage_seconds=stage_seconds,
+            has_limiter=any(each.settings.limiters for each in runs),
         )
 
     def _concurrency_settings(self) -> tuple[ConcurrencySetting, ...]:

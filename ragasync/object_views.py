@@ -129,7 +129,7 @@ def duration(seconds: float) -> str:
 
 def three_digits(number: float) -> str:
     """Write a number to three digits, without an exponent: `0.0944`, `12.3`, `1234`."""
-    if not 0 < abs(number) < 999.5:
+    if not 0 < abs(number) < 999.5:  # also of infinity and NaN
         return f"{number:.0f}"
     return f"{number:.{max(0, 2 - math.floor(math.log10(abs(number))))}f}".rstrip("0").rstrip(".")
 
@@ -176,7 +176,7 @@ def _rows(facts: Iterable[tuple[str, object]], text: str | None, text_name: str)
     for name, value in facts:
         if value is not None:
             if type(value) is float:
-                line = f"{value:.6g}"
+                line = three_digits(value)
             else:
                 line = one_line_of(_masked(value)) if type(value) is str else short_view(value, 400)
             yield _row(name, escape(line))

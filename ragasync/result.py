@@ -79,7 +79,8 @@ class BatchResult(Generic[R]):
     seconds: float = field(default=0.0, kw_only=True)
     stopped_because: str | None = field(default=None, kw_only=True)
     columns: Columns[Any, R] = field(default_factory=lambda: Columns(()), kw_only=True)
-    stats: RunStats = field(default=NO_STATS, kw_only=True)
+    # A factory, because the repr of a default would fill the signature that a notebook shows.
+    stats: RunStats = field(default_factory=lambda: NO_STATS, kw_only=True)
 
     def __post_init__(self) -> None:
         if len(self.results) != len(self.errors):

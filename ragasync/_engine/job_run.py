@@ -191,6 +191,10 @@ class JobRun(Generic[T, R]):
         stage = None if most == "paused" else bottleneck(*self.recent_stages())
         return most if stage is None else cast("StageName", stage.name)
 
+    def forget_limits(self) -> None:
+        """Drop the samples of what limited the run: a setting has changed."""
+        self._samples = ()
+
     def _beat(self) -> None:
         """Sample the run and report its progress, at each heartbeat."""
         finished = sum(self._counts())

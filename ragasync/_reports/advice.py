@@ -271,19 +271,19 @@ def _on_partial_batches(run: RunDiagnosis) -> str:
 
 def _on_failed_calls(run: RunDiagnosis) -> str:
     """Advice on a run that spent much of its time in calls that failed."""
-    calls, settings = run.calls, run.settings
+    calls, settings, error = run.calls, run.settings, run.calls.slowest_error
     text = (
         f"{calls.failed_seconds / run.breakdown.work:.0%} of the time in calls was spent in calls "
-        f"that failed, most of them with {one_line(calls.error)}."
+        f"that failed, most of it with {one_line(error.text)}."
     )
-    if calls.error.startswith("AttemptTimeout") and settings.timeout:
+    if error.text.startswith("AttemptTimeout") and settings.timeout:
         if (shorter := round_up(SLOW_FACTOR * calls.p95)) < settings.timeout:
             return (
                 f"{text} 95% of successful calls took at most {duration(calls.p95)}: "
                 f"timeout={shorter:g} would end the others sooner; so would a smaller retry_count."
             )
         return f"{text} A smaller retry_count would end them sooner."
-    if calls.rate_limited:
+    if error.rate_limited:
         return f"{text} {_on_rate_limit_errors(run)}"
     return f"{text} Look at these errors first: error_summary(result) counts the items that failed."
 
@@ -293,9 +293,9 @@ def _on_retries(run: RunDiagnosis) -> str:
     calls, settings = run.calls, run.settings
     text = (
         f"Retries are the bottleneck: {calls.retried:,} items were retried, mostly after "
-        f"{one_line(calls.error)}, and workers were idle until the retries were due."
+        f"{one_line(calls.error.text)}, and workers were idle until the retries were due."
     )
-    if calls.rate_limited:
+    if calls.error.rate_limited:
         return f"{text} {_on_rate_limit_errors(run)}"
     options = []
     if run.workers > 1 and not run.adaptive:

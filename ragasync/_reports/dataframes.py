@@ -16,7 +16,7 @@ from ragasync._reports.summary import one_line
 from ragasync.dataframe_items import DataFrameRows
 from ragasync.error_text import live_traceback, traceback_text
 from ragasync.foreign_errors import attribute, guarded
-from ragasync.object_views import QUIET, TEXT, element, short_view
+from ragasync.object_views import QUIET, TEXT, element, short_view, three_digits
 
 if TYPE_CHECKING:
     import numpy as np
@@ -142,12 +142,16 @@ def _errors_frame() -> type[pd.DataFrame]:
 
         def _repr_html_(self) -> str | None:
             with pd.option_context("display.max_colwidth", None):
-                html: str | None = self._shown(_MESSAGE_CHARS_HTML)._repr_html_()  # type: ignore[operator]
+                shown = self._shown(_MESSAGE_CHARS_HTML)
+                html: str | None = shown._repr_html_()  # type: ignore[operator]
             if html is None or self.empty:
                 return html
+            for tag in ("td", "th"):  # JupyterLab aligns all cells on the right, ragged texts too
+                html = html.replace(f"<{tag}>", f'<{tag} style="text-align:left">')
             others = ", ".join(str(name) for name in self.columns if name not in _COLUMNS_SHOWN)
-            first = short_view(self.index.tolist()[0])
-            note = f"also: {others}; a whole message: frame.error_message[{first}]"
+            note = f"also: {others}"
+            if "error_message" in shown and (first := _first_cut(shown["error_message"])):
+                note += f"; a whole message: result.errors_dataframe().error_message[{first}]"
             return html + element("div", f"{TEXT};{QUIET}", escape(note))
 
         def __reduce__(self) -> Any:
@@ -156,6 +160,8 @@ def _errors_frame() -> type[pd.DataFrame]:
         def _shown(self, message_chars: int) -> pd.DataFrame:
             """The columns to show, as short texts; of many rows, the first and last are shown."""
             is_empty = self.isna().all()
+            if "item" in self:  # an item may be None, and is then to be seen
+                is_empty["item"] = all(item is pd.NA for item in self["item"])
             names = [n for n in _COLUMNS_SHOWN if n in self and (self.empty or not is_empty[n])]
             shown = pd.DataFrame(self)[names].copy()
             most = pd.get_option("display.max_rows") or len(shown)
@@ -166,9 +172,17 @@ def _errors_frame() -> type[pd.DataFrame]:
                         for at, value in enumerate(self[name])
                     ]
                     shown[name] = pd.Series(texts, index=shown.index, dtype=object)
+            if "seconds" in names:
+                shown["seconds"] = [three_digits(time) for time in self["seconds"]]
             return shown
 
     return ErrorsDataFrame
+
+
+def _first_cut(messages: pd.Series[Any]) -> str:
+    """The label of the first message that a table shows without its end; empty if none is cut."""
+    labels = messages.index[messages.str.endswith("…")].tolist()
+    return short_view(labels[0]) if labels else ""
 
 
 def _cell(value: object, chars: int) -> str:

@@ -53,6 +53,9 @@ BAR_FRAME = (
 ENDS_HEIGHT, CALLS_HEIGHT = 44, 32
 """The heights of the two charts, in pixels."""
 
+MIN_PEAK = 10
+"""Items that must have ended in one bin before their rate is worth a number."""
+
 CALL_BINS_PER_BAR = 2
 """Bins of the timeline that share one bar of the call chart: calls vary less than item ends do."""
 
@@ -114,15 +117,15 @@ def fact_lines(named: Iterable[tuple[str, str]]) -> Iterator[str]:
 
 
 def _errors(result: RunResult) -> str:
-    """The most common error groups, folded."""
+    """The most common error groups."""
     groups = group_errors(result.columns)
     if not groups.count:
         return ""
     heading = "1 kind of error" if len(groups) == 1 else f"{len(groups):,} kinds of errors"
     return element(
-        "details",
+        "div",
         "margin-top:8px",
-        element("summary", "cursor:pointer", heading),
+        element("div", "", heading),
         *error_rows(groups, result.columns),
     )
 
@@ -166,8 +169,10 @@ def _ends_chart(timeline: Timeline) -> str:
         for done, failed in zip(timeline.done, timeline.failed, strict=True)
     )
     runs = f", {timeline.runs} runs end to end" if timeline.runs > 1 else ""
-    peak = f"items ended over time{runs}, at most {per_second(timeline.peak_rate)} a second"
-    labels = ("0 s", peak, duration(timeline.seconds))
+    title = f"items ended over time{runs}"
+    if timeline.peak >= MIN_PEAK:
+        title += f", at most {per_second(timeline.peak_rate)} a second"
+    labels = ("0 s", title, duration(timeline.seconds))
     return element("div", f"{CHART_FRAME.format(ENDS_HEIGHT + 2)};gap:1px", *bars) + element(
         "div",
         f"display:flex;justify-content:space-between;{SMALL};{QUIET}",

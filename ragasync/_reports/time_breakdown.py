@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from array import array
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress
@@ -177,6 +177,20 @@ def _seconds_after(
 
 
 @dataclass(frozen=True, slots=True)
+class CallError:
+    """
+    An error that calls of a run had in common.
+
+    Attributes:
+        text: its type and message, or an empty text if no call failed.
+        rate_limited: whether it means too many requests.
+    """
+
+    text: str
+    rate_limited: bool
+
+
+@dataclass(frozen=True, slots=True)
 class CallStatistics:
     """
     Statistics of the calls of a run; times are in seconds.
@@ -191,8 +205,8 @@ class CallStatistics:
         overlapped: whether any two calls ran concurrently.
         failed_seconds: the time of calls that failed, added up.
         retried: the items that were retried.
-        error: the most common error of a failed call, or an empty text.
-        rate_limited: whether that error means too many requests.
+        error: the most common error of a failed call.
+        slowest_error: the error of the failed calls that took the most time, added up.
     """
 
     items: int
@@ -206,8 +220,8 @@ class CallStatistics:
     overlapped: bool
     failed_seconds: float
     retried: int
-    error: str
-    rate_limited: bool
+    error: CallError
+    slowest_error: CallError
 
 
 def call_statistics(result: RunResult, breakdown: TimeBreakdown) -> CallStatistics:
@@ -219,7 +233,7 @@ def call_statistics(result: RunResult, breakdown: TimeBreakdown) -> CallStatisti
     times = sorted(_successful_seconds(columns)) or [0.0]
     slowest = max(compress(columns.seconds, ended), default=0.0)
     slowest_row = columns.seconds.index(slowest) if slowest else 0
-    error = _most_common(_attempt_errors(columns))
+    errors = list(_attempt_errors(columns))
     return CallStatistics(
         items=ended.count(1),
         done=columns.status.count(DONE),
@@ -234,8 +248,8 @@ def call_statistics(result: RunResult, breakdown: TimeBreakdown) -> CallStatisti
             seconds / _batch_size(columns, sizes, row) for row, seconds in _failed_seconds(columns)
         ),
         retried=len(columns.history),
-        error=error,
-        rate_limited=_is_rate_limit(columns, error),
+        error=_common_error(columns, ((text, 1.0) for text, _ in errors)),
+        slowest_error=_common_error(columns, errors),
     )
 
 
@@ -261,25 +275,28 @@ def _batch_size(columns: Columns[Any, Any], sizes: Counter[int], row: int) -> in
     return max(1, sizes[number]) if number >= 0 else 1
 
 
-def _most_common(errors: Iterable[str]) -> str:
-    """The first error of the most common template, or an empty text if there are no errors."""
+def _common_error(columns: Columns[Any, Any], errors: Iterable[tuple[str, float]]) -> CallError:
+    """The first error of the template with the largest sum of weights, which come with errors."""
     first_of: dict[str, str] = {}
     templates: dict[str, str] = {}
-    counts: Counter[str] = Counter()
-    for error in errors:
+    sums: defaultdict[str, float] = defaultdict(float)
+    for error, weight in errors:
         template = templates.get(error)
         if template is None:
             template = templates[error] = error_template(error[:COMPARED_CHARS])
             first_of.setdefault(template, error)
-        counts[template] += 1
-    return first_of[counts.most_common(1)[0][0]] if counts else ""
+        sums[template] += weight
+    text = first_of[max(sums, key=sums.__getitem__)] if sums else ""
+    return CallError(text, _is_rate_limit(columns, text))
 
 
-def _attempt_errors(columns: Columns[Any, Any]) -> Iterator[str]:
-    """Yield the error of each failed attempt."""
+def _attempt_errors(columns: Columns[Any, Any]) -> Iterator[tuple[str, float]]:
+    """Yield the error and the time of each failed attempt."""
     for history in columns.history.values():
-        yield from (attempt.error for attempt in history)
-    yield from (_error_text(columns, row) for row in columns.rows_with(FAILED))
+        yield from ((attempt.error, attempt.seconds) for attempt in history)
+    for row in columns.rows_with(FAILED):
+        earlier = sum(attempt.seconds for attempt in columns.history.get(row, ()))
+        yield _error_text(columns, row), max(0.0, columns.seconds[row] - earlier)
 
 
 def _error_text(columns: Columns[Any, Any], row: int) -> str:

@@ -36,7 +36,7 @@ from ragasync.arguments import (
 from ragasync.error_text import describe
 from ragasync.errors import ResultRejected
 from ragasync.foreign_errors import INTERRUPTS, is_a
-from ragasync.object_views import object_html, short_view
+from ragasync.object_views import duration, object_html, short_view
 from ragasync.redact import redact
 
 __all__ = ["FATAL", "AsyncRetry", "Fatal", "RetryEvent", "retry_async"]
@@ -204,7 +204,15 @@ class AsyncRetry:
     def _repr_html_(self) -> str:
         """The settings as a table."""
         public = (each.name for each in fields(self) if each.repr)
-        return object_html(self, ((name, getattr(self, name)) for name in public))
+        values = ((name, getattr(self, name)) for name in public)
+        times = ("base_delay", "max_delay", "max_elapsed", "max_retry_after")
+        return object_html(
+            self,
+            (
+                (name, duration(value) if name in times and value is not None else value)
+                for name, value in values
+            ),
+        )
 
     def __call__(self, fn: Callable[P, T]) -> Callable[P, T]:
         """

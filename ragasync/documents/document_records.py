@@ -248,7 +248,7 @@ class ProcessedDocument:
     def __repr__(self) -> str:
         if self.skipped is not None:
             return f"<ProcessedDocument {self.id!r}: skipped, {self.skipped}>"
-        state = "unchanged" if self.chunk_count is None else f"{self.chunk_count:,} chunks"
+        state = "unchanged" if self.chunk_count is None else counted(self.chunk_count, "chunk")
         if self.documents is not None:
             state = f"{counted(self.document_count, 'document')}, {state}"
         return f"<ProcessedDocument {self.id!r}: {state}>"

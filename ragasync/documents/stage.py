@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -103,7 +104,9 @@ class Stage:
             TypeError: it is not a function.
         """
         if not callable(self.fn):
-            raise TypeError(f"a stage is a function, a Stage or None, got {self.fn!r}")
+            path = isinstance(self.fn, str | os.PathLike)
+            hint = f"; for a store in that file pass store=SqliteStore({self.fn!r})" if path else ""
+            raise TypeError(f"a stage is a function, a Stage or None, got {self.fn!r}{hint}")
         return self.fn
 
     @property

@@ -24,6 +24,7 @@ from typing import (
 import numpy as np
 from numpy.typing import NDArray
 
+from ragasync._reports.summary import counted
 from ragasync.arguments import check_count, check_number
 from ragasync.documents.models import Chunk, Document, IdConflictError
 from ragasync.documents.search import Filter, Hits
@@ -153,7 +154,7 @@ class StoredDocument:
         return "".join(parts)
 
     def __repr__(self) -> str:
-        return f"<StoredDocument {self.id!r:.200}: {self.chunk_count:,} chunks>"
+        return f"<StoredDocument {self.id!r:.200}: {counted(self.chunk_count, 'chunk')}>"
 
     def _repr_html_(self) -> str:
         """The fields as a table, with the beginning of the text."""

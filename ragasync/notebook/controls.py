@@ -165,6 +165,8 @@ class Controls:
     def _rate_widgets(self, view: JobView) -> list[Any]:
         """Make the slider for the rate, between its buttons."""
         calls = f"{view.rate_noun}s a second"
+        # Without a rate of the job's own, its limiter still holds: that is not "no limit".
+        without = "limiter" if view.has_limiter else "no limit"
         self._slower = self._button("−", "slower", self._decrease_rate, f"Fewer {calls}")
         self._faster = self._button("+", "faster", self._increase_rate, f"More {calls}")
         self._rate = Slider[float | None](
@@ -172,7 +174,7 @@ class Controls:
             "rate-slider",
             rate_steps(max(view.speed, view.rate or 0)),
             view.rate,
-            write=lambda value: "no limit" if value is None else per_second(value),
+            write=lambda value: without if value is None else per_second(value),
             on_drag=lambda value: self._act(lambda: self._set_rate(value)),
             tooltip=f"rate: the maximum number of {calls}",
         )

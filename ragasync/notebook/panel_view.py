@@ -89,6 +89,7 @@ class JobView:
         final_status: the status of each item, once the job has ended.
         stages: the stages of a pipeline, over the last seconds.
         stage_seconds: how many seconds these are.
+        has_limiter: whether a rate limiter of the processor applies as well.
         rate_noun: what the rate limit counts.
         rate_label: the label of its slider.
     """
@@ -104,6 +105,7 @@ class JobView:
     final_status: bytes | bytearray = b""
     stages: tuple[StageStats, ...] = ()
     stage_seconds: float = 0.0
+    has_limiter: bool = False
     rate_noun: str = "call"
     rate_label: str = "calls a second"
 
@@ -199,7 +201,7 @@ def limits_text(view: JobView) -> str:
 def rate_text(view: JobView) -> str:
     """Write the job's own rate limit."""
     if view.rate is None:
-        return "job.rate not set"
+        return "at the rate of its limiter" if view.has_limiter else "job.rate not set"
     noun = view.rate_noun if view.rate == 1 else f"{view.rate_noun}s"
     return f"{per_second(view.rate)} {noun} a second"
 

@@ -1195,6 +1195,19 @@ async def test_a_job_is_limited_by_its_concurrency():
     await job
 
 
+async def test_what_limited_a_job_before_its_settings_changed_is_forgotten():
+    """The latest setting decides, however short ago it was made."""
+    job = AsyncBatchProcessor(Service(0.1)).start(range(1000), on_current_loop=True)
+    job.rate = 1
+    await at(20)
+    assert job.progress.limited_by == "rate"
+    job.rate = None
+    await at(20.25)
+    assert job.progress.limited_by == "concurrency"
+    job.cancel()
+    await job
+
+
 async def test_a_job_is_limited_by_its_retries():
     """The retry queue is full, so no new item may begin."""
 

@@ -582,6 +582,8 @@ def test_wrong_arguments_are_errors_at_once():
         AsyncDocumentProcessor(embed=7)
     with pytest.raises(TypeError, match="a stage is a function, a Stage or None, got 'file'"):
         AsyncDocumentProcessor(store="file")
+    with pytest.raises(TypeError, match=r"pass store=SqliteStore\('file'\)"):
+        AsyncDocumentProcessor(store="file")
     with pytest.raises(ValueError, match="max_concurrency must be at least 1"):
         AsyncDocumentProcessor(max_concurrency=0)
 

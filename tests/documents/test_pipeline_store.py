@@ -62,7 +62,7 @@ async def test_what_a_store_keeps_the_result_does_not(store, folder):
     path = str(folder / "a.txt")
     assert (done.id, done.source, done.chunk_count) == (path, path, 1)
     assert (done.document, done.chunks, done.embeddings) == (None, None, None)
-    assert repr(done) == f"<ProcessedDocument {path!r}: 1 chunks>"
+    assert repr(done) == f"<ProcessedDocument {path!r}: 1 chunk>"
 
 
 async def test_keep_all_keeps_it_beside_the_store(store):

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ragasync import AsyncBatchProcessor, AsyncRetry, Outcome
+from ragasync import AsyncBatchProcessor, AsyncRetry, Outcome, RateLimiter
 
 # Internals: results with exact times and states, which no run produces on demand.
 from ragasync._outcomes.columns import Columns
@@ -432,6 +432,23 @@ async def test_slower_and_faster(displayed):
     shown.click("faster")
     assert job.rate is None
     assert shown.values()[1] == "no limit"
+    job.cancel()
+    await job
+
+
+async def test_without_a_rate_of_its_own_a_job_has_that_of_its_limiter(displayed):
+    """Its slider does not say that there is no limit."""
+    job = started(10_000, max_concurrency=40, rate_limiter=RateLimiter(5, burst_size=1))
+    shown = Shown(job)
+    await at(3.95)
+    assert shown.values() == ["40", "limiter"]
+    assert "limited by rate" in shown.facts
+    assert "at most 40 concurrent calls, at the rate of its limiter" in repr(job)
+    job.rate = 2
+    await at(4.95)
+    assert shown.values() == ["40", "2"]
+    shown.drag("rate", "limiter")
+    assert job.rate is None
     job.cancel()
     await job
 

@@ -176,6 +176,12 @@ CASES: list[tuple[Callable[..., object], dict[str, object], str, dict[str, objec
     (AsyncDocumentProcessor, {"splitter": str}, "pass chunk=...", {"chunk": RecursiveSplitter()}),
     (
         AsyncDocumentProcessor,
+        {"chunk_size": 100},
+        "pass chunk=RecursiveSplitter(chunk_size=100)",
+        {"chunk": RecursiveSplitter(chunk_size=100)},
+    ),
+    (
+        AsyncDocumentProcessor,
         {"chunk_overlap": 9},
         "pass chunk=RecursiveSplitter(..., chunk_overlap=9)",
         {"chunk": RecursiveSplitter(100, chunk_overlap=9)},

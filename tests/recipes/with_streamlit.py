@@ -1,19 +1,13 @@
 """Streamlit: the job stays in the session, and a fragment shows it twice a second."""
 
-import asyncio
-
 import streamlit as st
 
 from ragasync import AsyncBatchProcessor
-
-
-async def embed(text):
-    await asyncio.sleep(0.05)  # your call
-    return len(text)
-
+from ragasync.simulation import ScriptedService
 
 if st.button("Start"):
-    st.session_state.job = AsyncBatchProcessor(embed).start(["a text"] * 200)
+    service = ScriptedService(latency=0.05)  # your function
+    st.session_state.job = AsyncBatchProcessor(service).start(["a text"] * 200)
 
 
 @st.fragment(run_every=0.5)

@@ -306,10 +306,30 @@ def test_a_table_of_errors_is_narrow_and_its_data_is_whole():
     html = frame._repr_html_()
     assert "&lt;b&gt;expected&lt;/b&gt; a vector" in html
     assert "END" not in html
-    assert "a whole message: frame.error_message[0]" in html
+    assert "a whole message: result.errors_dataframe().error_message[0]" in html
     assert "traceback" in html
     assert frame.item[0] == long
     assert frame.error_message[0].endswith("END")
+
+
+def test_a_table_of_errors_shows_items_that_are_none():
+    """What failed is worth a column, also if it was nothing."""
+    frame = failures(None, None).errors_dataframe()
+    assert frame.item.isna().all()
+    assert repr(frame).splitlines()[0].split()[0] == "item"
+    assert frame._repr_html_().count(">None</td>") == 2
+
+
+def test_a_table_of_errors_has_texts_on_the_left_and_times_of_three_digits():
+    """Long messages are not ragged; whole messages are pointed to only if one is cut."""
+    error = ValueError("no <td> in it")
+    frame = result_of([failed(0, error, seconds=0.000414205)]).errors_dataframe()
+    html = frame._repr_html_()
+    assert "0.000414<" in html
+    assert '<td style="text-align:left">no &lt;td&gt; in it</td>' in html
+    assert "<td>" not in html
+    assert "a whole message" not in html
+    assert frame.seconds.tolist() == [0.000414205]
 
 
 def test_a_table_of_many_errors_shows_the_first_and_the_last():

@@ -385,8 +385,15 @@ def test_other_errors_that_take_the_time_are_named():
     """No setting would help."""
     bad = [failed(index, ValueError("no"), seconds=0.9) for index in range(40)]
     advice = explained(RunStats(4), bad)
-    assert "most of them with ValueError: no" in advice
+    assert "most of it with ValueError: no" in advice
     assert "error_summary(result)" in advice
+
+
+def test_the_error_that_took_the_time_is_named_not_the_most_common_one():
+    """Many failures that take no time are no reason why a run was slow."""
+    bad = [failed(index, ValueError("no"), seconds=0.001) for index in range(30)]
+    bad += [failed(index, OSError("away"), seconds=5.0) for index in range(30, 40)]
+    assert "most of it with OSError: away" in explained(RunStats(4), bad)
 
 
 # ── tail, idle workers, computing ────────────────────────────────────────────────────────────────

@@ -74,8 +74,16 @@ def test_pipelines_count_documents():
 def test_merged_runs_are_shown_end_to_end():
     """The time axis spans both."""
     html = busy().merge(result_of([done(0, seconds=3.0)], seconds=3.0))._repr_html_()
-    assert "0 s items ended over time, 2 runs end to end, at most" in words(html)
-    assert "a second 7.00 s mean" in words(html)
+    assert "0 s items ended over time, 2 runs end to end 7.00 s mean" in words(html)
+
+
+def test_the_highest_rate_is_only_stated_where_it_counts_enough_items():
+    """A few items that end in one moment are no rate of thousands a second."""
+    few = [done(index, seconds=1.0) for index in range(9)]
+    assert "items ended over time 1.00 s" in words(result_of(few, seconds=1.0)._repr_html_())
+    many = [done(index, seconds=1.0) for index in range(10)]
+    shown = words(result_of(many, seconds=1.0)._repr_html_())
+    assert "items ended over time, at most 600 a second 1.00 s" in shown
 
 
 def test_a_result_without_times_has_no_chart():

@@ -1,5 +1,6 @@
 """What a job gives back: counts, outcomes, errors, and the merging of runs."""
 
+import inspect
 from typing import Any
 
 import pytest
@@ -458,3 +459,8 @@ def test_the_reprs_name_the_counts():
     assert repr(result) == (
         "<BatchResult 1 of 3 done, 1 failed, 1 pending in 1.50 s: stopped because of that>"
     )
+
+
+def test_the_signature_that_a_notebook_shows_is_short():
+    """`BatchResult?` prints the repr of every default."""
+    assert len(str(inspect.signature(BatchResult))) < 500

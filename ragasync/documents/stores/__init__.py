@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from ragasync._reports.summary import counted
 from ragasync.arguments import explains_arguments
 from ragasync.documents.models import Chunk, Document
 from ragasync.documents.search import (
@@ -639,7 +640,7 @@ class LocalStore:
                 stored = rows.embedder()
         except StoreError as error:
             return f"<{type(self).__name__} {self._given!r}: {error.__cause__ or error}>"
-        held = f"{documents:,} documents, {chunks:,} chunks"
+        held = f"{counted(documents, 'document')}, {counted(chunks, 'chunk')}"
         of = f" by {stored.name!r}" if stored else ""
         return f"<{type(self).__name__} {self._given!r}: {held}{of}>"
 
