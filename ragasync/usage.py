@@ -90,6 +90,11 @@ def note_usage(
     for the run. Of a batched call, each item gets a share. In a nested job it is counted for the
     items of both jobs. A report that comes after its call has ended is counted for the run only.
 
+    From a worker process, reports arrive with the result of the call. If the call has exceeded its
+    time limit, they are counted for the run only, when the worker has returned. They are lost if
+    the worker dies, or returns after the run has ended: cancelled, or stopped because such calls
+    held all of its slots.
+
     What a call starts belongs to it if it has the call's context variables, as tasks,
     asyncio.to_thread and run_in_executor do in a job. A threading.Thread and the submit of an
     executor start without them, so their reports are lost: report in the function itself, or have

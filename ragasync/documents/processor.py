@@ -254,14 +254,17 @@ class AsyncDocumentProcessor:
         max_tokens: the number of tokens at which the run stops, as reported by `note_usage` in any
             stage. Calls in flight finish, and may exceed the budget, as may a job that one of them
             runs, which stops only at bounds of its own. Documents with all chunks embedded are
-            stored; the rest are pending. With a journal, its earlier runs count too.
+            stored; the rest are pending, and the next run reuses the vectors they have (`cache`).
+            With a journal, its earlier runs count too.
         max_cost: the cost at which the run stops in the same way, in the unit in which it is
             reported.
         on_unreadable: "fail" makes a source that cannot be loaded a failure. "skip", or a
             collection of reasons such as {"binary", "empty"} (see LoadError), makes it a success
             with `skipped` set.
         cache: whether to reuse the vectors that the store has of unchanged texts, from the same
-            embedder.
+            embedder. They include those of documents that an earlier run has stopped, cancelled or
+            failed at: a SqliteStore, MemoryStore or LanceStore keeps them until their texts are
+            stored. Only a process that is killed loses them.
         keep_content: whether the result keeps documents, chunks and embeddings when there is a
             store.
         root: the folder that ids and sources of files are relative to, so that the store works on

@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import pickle
 import threading
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -451,6 +451,38 @@ async def test_a_thread_that_outlives_its_attempt_still_counts_for_the_run():
 
     result = await AsyncBatchProcessor(answer, timeout=1.0, retry_count=0).process(["a"])
     assert (result[0].status, result[0].tokens, result.usage.tokens) == ("failed", 7, 7)
+
+
+@pytest.mark.parametrize("returns_after", [1.3, 2.5])
+async def test_a_worker_process_that_outlives_its_attempt_counts_while_the_run_goes_on(
+    returns_after: float,
+):
+    """Its report comes with its late result; a run that has stopped waiting has ended without."""
+
+    def answer(item):
+        note_usage(tokens=7)
+
+    class Running(ByPost):
+        """An executor whose calls have begun, so that nothing can cancel them."""
+
+        def submit(self, function, /, *args, **kwargs):
+            """Take a group, and begin."""
+            running = Future()
+            running.set_running_or_notify_cancel()
+            super().submit(function, *args, **kwargs).add_done_callback(
+                lambda done: running.set_result(done.result())
+            )
+            return running
+
+    executor = Running(is_open=False)
+    processor = AsyncBatchProcessor(answer, 1, 1, executor=executor, timeout=1.0, retry_count=0)
+    job = processor.start(["a"], on_current_loop=True)
+    asyncio.get_running_loop().call_later(returns_after, executor.answer)
+    result = await job
+    assert (result[0].status, result[0].tokens) == ("failed", 0)
+    assert result.usage.tokens == (7 if returns_after < 2.0 else 0)
+    await asyncio.sleep(1.0)
+    assert job.result.usage.tokens == 7
 
 
 async def test_nothing_reported_leaves_no_columns():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import aclosing, closing
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,17 @@ def store(request, tmp_path) -> Iterator[Any]:
 
 
 class Metered(CountingEmbedder):
-    """An embedder that reports a token for each text."""
+    """An embedder that reports a token for each text, and notes what was paid for."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.paid: list[str] = []
 
     async def __call__(self, texts: list[str]) -> np.ndarray:
         """Embed, and report."""
         rows = await super().__call__(texts)
         note_usage(tokens=len(texts))
+        self.paid += texts
         return rows
 
 
@@ -169,6 +174,19 @@ async def test_a_run_that_is_cancelled_keeps_what_it_has(store, how):
     embed.calls = []
     assert (await whole.process([BIG])).all_succeeded
     assert sorted(embed.texts + paid) == sorted(BIG[1].split())
+
+
+async def test_a_stream_that_is_left_keeps_what_it_has(store):
+    """Of the document that was being embedded then."""
+    embed = Metered()
+    whole = processor(store, embed)
+    async with aclosing(whole.stream([("small", "x y z w"), BIG])) as outcomes:
+        async for _ in outcomes:
+            await asyncio.sleep(3.5)
+            break
+    assert len(embed.paid) > 4
+    assert (await whole.process([BIG])).all_succeeded
+    assert sorted(embed.paid) == sorted(["w", "x", "y", "z", *BIG[1].split()])
 
 
 async def test_vectors_of_many_failed_documents_are_written_during_the_run(store):
