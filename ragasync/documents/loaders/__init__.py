@@ -282,6 +282,9 @@ def refuse_format(suffix: str, data: bytes) -> None:
     may_be_text = suffix in _MAYBE_TEXT and b"\0" not in data
     named = None if may_be_text else _BY_SUFFIX.get(suffix)
     if (name := named or format_of(data)) is not None:
+        if name == "a PDF":
+            ends = f"ends in {suffix}" if suffix else "has no suffix"
+            raise LoadError("no loader", f"this is a PDF, but its name {ends}: rename it to .pdf")
         raise LoadError(
             "no loader",
             f"this is {name}, and there is no loader for {suffix or _NO_SUFFIX}, also not in an "

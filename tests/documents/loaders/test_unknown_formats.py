@@ -49,6 +49,15 @@ def test_a_packed_format_without_a_loader_says_so(tmp_path, suffix, name):
 
 
 @pytest.mark.parametrize(
+    ("name", "said"), [("a.txt", "its name ends in .txt"), ("report", "its name has no suffix")]
+)
+def test_a_pdf_of_another_name_is_to_be_renamed(tmp_path, name, said):
+    """There is a loader for it, and also one for the suffix that it has."""
+    error = refusal_of(tmp_path / name, b"%PDF-1.7\n")
+    assert error.message == f"this is a PDF, but {said}: rename it to .pdf"
+
+
+@pytest.mark.parametrize(
     ("name", "data"),
     [
         ("a.rtf", rb"{\rtf1\ansi A bucket {\b refills}.}"),
