@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -10,6 +11,7 @@ from ragasync._outcomes.columns import Columns
 from ragasync._outcomes.outcome import DONE, FAILED, PENDING
 from ragasync._outcomes.stats import RunResult, StageStats
 from ragasync._reports.dataframes import DataFrameBuilder, number_array, object_column, string_array
+from ragasync._reports.summary import counted
 from ragasync._reports.time_breakdown import stage_index, utilization
 from ragasync.documents.document_records import ProcessedDocument, id_of, source_path
 from ragasync.documents.models import Chunk
@@ -314,12 +316,18 @@ def _chunks(columns: Columns[Any, Any]) -> Iterator[tuple[int, ProcessedDocument
     """Yield each chunk as (row of its source, document, ordinal, chunk)."""
     found = _processed(columns)
     documents = [(row, one) for row, each in found.items() for one in each.documents or (each,)]
-    if all(one.chunks is None for _, one in documents) and any(
-        one.chunk_count != 0 for _, one in documents
-    ):
+    elsewhere = sum(one.chunks is None and one.chunk_count != 0 for _, one in documents)
+    if elsewhere and all(one.chunks is None for _, one in documents):
         raise ValueError(
             "this result holds no chunks, because the store has them: call "
-            "chunks_dataframe(store), or pass keep_content=True to the processor"
+            "chunks_dataframe(store), or pass keep_content=True to the processor, which then "
+            "keeps those of new and changed documents"
+        )
+    if elsewhere:
+        warnings.warn(
+            f"the chunks of {counted(elsewhere, 'document')} are left out, because only the store "
+            "has them: call chunks_dataframe(store) for all",
+            stacklevel=3,
         )
     for row, one in documents:
         for ordinal, chunk in enumerate(one.chunks or ()):

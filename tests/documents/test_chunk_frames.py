@@ -85,6 +85,19 @@ async def test_a_result_whose_chunks_a_store_has_says_so():
     assert len(chunks_dataframe(kept)) == 1
 
 
+async def test_a_result_warns_of_documents_whose_chunks_only_the_store_has():
+    """Those that the store had already are left out, also with keep_content."""
+    processor = AsyncDocumentProcessor(store=MemoryStore(), keep_content=True)
+    await processor.process([("a", "one"), ("b", "two")])
+    result = await processor.process([("a", "one"), ("b", "two"), ("c", "three")])
+    with pytest.warns(UserWarning, match="chunks of 2 documents are left out") as caught:
+        frame = chunks_dataframe(result)
+    assert caught[0].filename == __file__
+    assert list(frame["document_id"]) == ["c"]
+    with pytest.raises(ValueError, match="keeps those of new and changed documents"):
+        chunks_dataframe(await processor.process([("a", "one")]))
+
+
 def test_places_that_are_no_places_are_missing():
     """A document's own metadata may use the same words for something else."""
     document = Document("a", "one", {"page": "iv", "line": True, "heading": 3})
