@@ -17,6 +17,7 @@ from ragasync._engine.job_run import JobRun
 from ragasync._engine.stream import stream_outcomes
 from ragasync._limits.limiter import Limiter
 from ragasync._outcomes.outcome import Outcome
+from ragasync._retries.classify import FATAL
 from ragasync._retries.policy import AsyncRetry
 from ragasync.arguments import check_positive, explains_arguments
 from ragasync.batch import (
@@ -423,18 +424,28 @@ class AsyncDocumentProcessor:
             FileNotFoundError: a str names no existing path.
             TypeError: an argument has the wrong type.
             ValueError: an argument is out of range.
+            Exception: the error that `count_tokens` raised.
         """
         chunks, counter = 0, TokenCounter(count_tokens, price_per_million)
+        of_counter: list[Exception] = []
 
         async def count(texts: list[str]) -> list[list[float]]:
             nonlocal chunks
             chunks += len(texts)
             for text in texts:
-                counter.add(text)
+                try:
+                    counter.add(text)
+                except Exception as error:
+                    of_counter.append(error)
+                    raise
             return [[0.0]] * len(texts)
 
-        only_counting = AsyncDocumentProcessor(**self._loading, embed=Stage(count, name="estimate"))
+        no_retry = AsyncRetry(0, retry_on=lambda _: FATAL)
+        embed = Stage(count, name="estimate", retry=no_retry)
+        only_counting = AsyncDocumentProcessor(**self._loading, embed=embed)
         result = only_counting.process_sync(sources, max_items=max_items)
+        if of_counter:  # it is no document's, and its tokens are unknown
+            raise of_counter[0]
         return Estimate(
             result.success_count + result.error_count,
             math.ceil(chunks / self._config.embed.batch_size),

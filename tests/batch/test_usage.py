@@ -889,6 +889,15 @@ def test_an_estimate_of_documents_loads_and_chunks_them():
     assert broken.estimate([0]) == Estimate(1, 0, 0, None, 0, 1)
 
 
+@pytest.mark.parametrize("tokens", [None, "2", -1])
+def test_an_estimate_of_documents_raises_the_error_of_its_counter(tokens):
+    """It is no document's, and a cost of nothing would be believed."""
+    with pytest.raises((TypeError, ValueError), match=r"count_tokens\(\)"):
+        AsyncDocumentProcessor().estimate([("a", "one")], count_tokens=lambda _: tokens)
+    with pytest.raises(ZeroDivisionError):
+        AsyncDocumentProcessor().estimate([("a", "one")], count_tokens=lambda _: 1 / 0)
+
+
 def test_a_forecast_scales_tokens_and_cost_with_an_interval():
     """From the items of the pilot, which differ."""
 
