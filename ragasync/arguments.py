@@ -122,7 +122,8 @@ def check_process_fn(function: Callable[..., object]) -> bool:
         raise TypeError(f"process_fn must be callable, got {function!r}")
     if _yields(function):
         raise TypeError(
-            f"process_fn must return one value, but {function!r} yields: return a list instead"
+            f"expected a function that returns one value, but {function!r} yields: "
+            "return a list instead"
         )
     return is_async(function)
 

@@ -299,9 +299,11 @@ def returned_coroutine(value: Coroutine[Any, Any, object]) -> TypeError:
     )
 
 
-def check_values(values: object, expected: int) -> Sequence[Any]:
+def check_values(
+    values: object, expected: int, function: str = "a batched process_fn"
+) -> Sequence[Any]:
     """
-    Check that a batched function has returned one value for each item.
+    Check that a batched function, as its user knows it, has returned one value for each item.
 
     Raises:
         TypeError: it did not return a sequence.
@@ -313,12 +315,11 @@ def check_values(values: object, expected: int) -> Sequence[Any]:
     if error is not None or not _is_sequence(values):
         got = type(values).__name__ if error is None else describe(error)
         raise TypeError(
-            f"a batched process_fn must return a list with one value for each item "
-            f"({expected}), got {got}"
+            f"{function} must return a list with one value for each item ({expected}), got {got}"
         ) from error
     if len(values) != expected:
         raise ResultCountError(
-            f"a batched process_fn must return a value for each item: "
+            f"{function} must return a value for each item: "
             f"got {len(values)} values for {expected} items"
         )
     return values

@@ -144,10 +144,9 @@ def as_chunks(pieces: Iterable[Chunk | str], text: str) -> list[Chunk]:
     A piece that is only a text is searched for in the document, after the start of the previous
     one. A piece that the splitter rewrote is not found and gets the position of the previous one.
     """
-    if isinstance(pieces, str):
-        raise TypeError(
-            f"chunk must return a list of Chunks or texts, got one text {pieces!r:.200}"
-        )
+    if isinstance(pieces, str) or not isinstance(pieces, Iterable):
+        got = "one text " if isinstance(pieces, str) else ""
+        raise TypeError(f"chunk must return a list of Chunks or texts, got {got}{pieces!r:.200}")
     chunks: list[Chunk] = []
     search = _PieceSearch(text)
     for piece in pieces:
@@ -200,7 +199,7 @@ def to_embedding_matrix(vectors: Any, texts: Sequence[str]) -> Sequence[NDArray[
         TypeError: it is neither an array nor a list of vectors, or has texts instead of numbers.
         ValueError: it has a wrong number of vectors, or vectors of different lengths.
     """
-    given = np.asarray(check_values(vectors, len(texts)))
+    given = np.asarray(check_values(vectors, len(texts), "embed"))
     if given.dtype.kind in "bcSU":  # numpy would take true, 1j and "1.0" for numbers
         raise TypeError(f"embed must return real numbers, got {given.dtype} in {vectors!r:.200}")
     # A copy, unless it is one already: the embedder may fill the same array in its next call.
@@ -386,7 +385,7 @@ class StoreCalls:
             if requests:
                 given = [each.for_store() for each in requests]
                 found = list(self.store.upsert_many(given, **self._named))
-                outcomes = check_values(found, len(requests))
+                outcomes = check_values(found, len(requests), "upsert_many")
         finally:
             for place, request in enumerate(requests):
                 request.claim.end(stored=bool(outcomes) and outcomes[place] is None)

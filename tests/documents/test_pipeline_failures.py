@@ -133,6 +133,22 @@ async def test_a_vector_that_is_not_finite_fails_its_document_alone(bad):
     assert notes(result[1]) == ["in stage embed: chunk 2 of 2 (characters 4 to 7) of 'b'"]
 
 
+@pytest.mark.parametrize(
+    ("stage", "fault"),
+    [
+        ({"embed": lambda texts: None}, "embed must return a list"),
+        ({"embed": lambda texts: []}, "embed must return a value for each item"),
+        ({"embed": lambda texts: [[1j]]}, "embed must return real numbers"),
+        ({"chunk": lambda text: None}, "chunk must return a list of Chunks or texts, got None"),
+        ({"load": lambda source: None}, "load must return a Document"),
+    ],
+)
+async def test_an_unusable_value_of_a_stage_is_an_error_that_names_the_stage(stage, fault):
+    """Nobody has passed a process_fn."""
+    result = await AsyncDocumentProcessor(**stage, retry_count=0).process([("a", "one")])
+    assert str(result[0].error).startswith(fault)
+
+
 @pytest.mark.parametrize("is_async", [False, True])
 async def test_an_embedder_may_fill_the_same_array_in_each_call(is_async):
     """Each document keeps the vectors of its own chunks."""
