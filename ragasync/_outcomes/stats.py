@@ -198,7 +198,7 @@ class StageStats:
         in_flight: calls being made now.
         waiting: calls waiting for the rate limit now.
         busy: how many calls were in flight over time, one record per merged run.
-        setting: the setting that allows more concurrent calls; empty if there is none.
+        setting: the setting that allows more concurrent calls; empty if none would help.
         adaptive: whether the stage adapts `max_concurrency` to its service.
         own_rate: the rate limit that was set in the job, in calls per second, or None.
         slots: how many concurrent calls are of use; 0 for all of them. Those that compute on

@@ -413,6 +413,8 @@ def _on_busy_stage(stage: StageStats, run: RunDiagnosis) -> str:
     if stage.name == "store" and not stage.setting:
         what = "all waiting documents together" if stage.batch_size else "one document at a time"
         return f"It stores {what}, in one call after the other: only a faster store would help."
+    if stage.name == "embed" and not stage.setting:
+        return "It computes, on all cores that it can use: only a faster embedder would help."
     if stage.on_executor:
         return (
             f"More workers in the executor would help, if there are idle cores, with concurrent "

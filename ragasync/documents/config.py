@@ -149,6 +149,7 @@ class PipelineConfig:
         chunk: splits a text into Chunks, or None.
         store_steps: the steps before embedding that ask the store.
         embed: embeds texts.
+        embed_computes: whether it takes as many calls as there are cores for it, and no more help.
         store: stores StoreRequests; None to keep everything in the result.
         embedder: the embedder's identity in the store.
         fingerprint: the fingerprint of the stages before the store.
@@ -169,6 +170,7 @@ class PipelineConfig:
     chunk: CallSettings | None
     store_steps: StoreSteps
     embed: CallSettings
+    embed_computes: bool
     store: CallSettings | None
     embedder: EmbedderInStore
     fingerprint: StagesFingerprint
@@ -214,9 +216,11 @@ def pipeline_config(stages: Stages, settings: Settings) -> PipelineConfig:
     chunking = chunk.plan(wrap_output(chunk.function, as_chunks), **on_workers)
     check_concurrency(settings.store_concurrency, "store_concurrency")
     limit, adaptive = parse_concurrency(settings.embed_concurrency, "embed_concurrency")
-    if (own_limit := stages.embed.max_concurrency) is not None:
+    own_limit = stages.embed.max_concurrency
+    computes = own_limit is None and type(stages.embed.function) is HashingEmbedder
+    if own_limit is not None:
         limit, adaptive = parse_concurrency(own_limit)
-    elif type(stages.embed.function) is HashingEmbedder:
+    elif computes:
         limit = min(limit, max(MAX_CPU_THREADS, 1 + CALLS_PER_WORKER * max_workers()))
     embed: StageFunction = stages.embed.function
     processes: dict[str, Any] = {}
@@ -270,6 +274,7 @@ def pipeline_config(stages: Stages, settings: Settings) -> PipelineConfig:
         chunk=chunking if is_separate else None,
         store_steps=steps,
         embed=embedding,
+        embed_computes=computes,
         store=storing,
         embedder=embedder,
         fingerprint=fingerprint,
@@ -389,8 +394,10 @@ class PipelineControls:
         return self._config.has_store_function
 
     def setting_of(self, stage: str) -> str:
-        """The name of the setting for concurrent calls of a stage; empty if it has none."""
+        """The name of the setting for concurrent calls of a stage; empty if none would help."""
         if stage == "store" and not self.has_store_function:
+            return ""
+        if stage == "embed" and self._config.embed_computes:
             return ""
         return SETTINGS.get(stage, "max_concurrency")
 

@@ -19,6 +19,7 @@ from ragasync import (
 # Internals: results with exact times and states, which no run produces on demand.
 from ragasync._outcomes.stats import RunSettings, RunStats, StageStats
 from ragasync._reports.advice import round_rate, round_up
+from ragasync.documents import HashingEmbedder, Stage
 from tests.support.results import done, failed, result_of
 
 
@@ -568,6 +569,7 @@ async def test_more_concurrent_documents_are_advised_for_a_slow_load():
             0.0,
             "batch_size=16 would help",
         ),
+        (StageStats("embed", 4, 38.0), 0.0, "only a faster embedder would help"),
         (StageStats("load", 4, 38.0, setting="max_concurrency"), 0.0, "max_concurrency=8"),
         (StageStats("embed", 4, 1.0, 30.0, rate=5, own_rate=5), 0.0, "job.rate = 10"),
         (
@@ -590,6 +592,16 @@ def test_each_stage_has_its_own_setting(stage, computed, advice):
     stats = RunStats(100, cpu_seconds=computed, stages=(StageStats("load", 8, 0.1), stage))
     text = result_of(forty(seconds=5.0), seconds=10.0, stats=stats).explain()
     assert advice in text.replace("\n", " ")
+
+
+async def test_more_calls_of_an_embedder_that_computes_are_not_advised():
+    """It has as many as the cores can take, unless the user has set their number."""
+    embedders = [HashingEmbedder(), Stage(HashingEmbedder(), max_concurrency=2)]
+    settings = []
+    for embed in embedders:
+        result = await AsyncDocumentProcessor(embed=embed).process([("a", "text")])
+        settings += [each.setting for each in result.stats.stages if each.name == "embed"]
+    assert settings == ["", "embed_concurrency"]
 
 
 async def test_a_slow_store_function_has_its_own_setting():
