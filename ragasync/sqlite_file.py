@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -195,6 +196,13 @@ def transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+@lru_cache
+def with_rows(statement: str, rows: int, columns: int) -> str:
+    """Statement with placeholders for a number of rows of values in place of `$rows`."""
+    row = f"({', '.join('?' * columns)})"
+    return statement.replace("$rows", f"VALUES {', '.join([row] * rows)}")
 
 
 def reject_foreign_file(path: str, file_format: SqliteFormat) -> None:

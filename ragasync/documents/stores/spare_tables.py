@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragasync.documents.store import StoredEmbedder
+from ragasync.sqlite_file import with_rows
 
 SPARE_BYTES = 256_000_000
 """The maximum size of all spare vectors of a store; the oldest make room for new ones."""
@@ -28,6 +29,9 @@ _SCHEMA = (
         embedding BLOB NOT NULL
     )""",
 )
+
+_FOUND = "SELECT text_digest, embedding FROM spare_vectors WHERE text_digest IN ($rows)"
+_DROPPED = "DELETE FROM spare_vectors WHERE text_digest IN ($rows)"
 
 
 class SpareTables:
@@ -57,8 +61,8 @@ class SpareTables:
         keys = list(map(_digest, texts))
         found: dict[bytes, bytes] = {}
         for some in _parts(dict.fromkeys(keys)):
-            query = "SELECT text_digest, embedding FROM spare_vectors WHERE text_digest IN "
-            found.update(self._db.execute(query + _places(some), some).fetchall())
+            statement = with_rows(_FOUND, len(some), 1)
+            found.update(self._db.execute(statement, some).fetchall())
         # Copies: a view of bytes would be read-only.
         return [np.frombuffer(found[key], "<f4").copy() if key in found else None for key in keys]
 
@@ -88,8 +92,8 @@ class SpareTables:
         """Drop the vectors of texts that are stored now."""
         if self._has_any():
             for some in _parts(map(_digest, texts)):
-                query = "DELETE FROM spare_vectors WHERE text_digest IN "
-                self._db.execute(query + _places(some), some)
+                statement = with_rows(_DROPPED, len(some), 1)
+                self._db.execute(statement, some)
 
     def clear(self) -> None:
         """Drop all spare vectors."""
@@ -124,8 +128,3 @@ def _parts(keys: Iterable[bytes]) -> Iterable[list[bytes]]:
     rest = iter(keys)
     while some := list(islice(rest, _PER_STATEMENT)):
         yield some
-
-
-def _places(values: Sequence[bytes]) -> str:
-    """Placeholders for values in a statement."""
-    return f"({', '.join('?' * len(values))})"

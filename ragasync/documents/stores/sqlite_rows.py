@@ -7,7 +7,6 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import lru_cache
 from itertools import chain
 from sqlite3 import Connection
 from typing import Any, NamedTuple
@@ -40,6 +39,7 @@ from ragasync.documents.stores.requests import (
 )
 from ragasync.documents.stores.spare_tables import SpareTables
 from ragasync.documents.stores.sqlite_search import VectorMatrix, run_search
+from ragasync.sqlite_file import with_rows
 
 VECTORS_PER_ROW = 64
 """Most vectors in a row of the file: reading one of them reads all."""
@@ -173,7 +173,7 @@ class SqliteRows(StoredRows):
                 if not isinstance(value, str) or is_encodable(value)
             ]
             if some:
-                statement = _with_rows(query, len(some), 1)
+                statement = with_rows(query, len(some), 1)
                 yield from self._db.execute(statement, some)
 
     def _places(self, ids: Sequence[str]) -> dict[str, Place]:
@@ -235,7 +235,7 @@ class SqliteRows(StoredRows):
         for start in range(0, len(asked), _TEXTS_PER_STATEMENT):
             some = asked[start : start + _TEXTS_PER_STATEMENT]
             values = [value for n in some for value in (n, hashes[n], texts[n])]
-            statement = _with_rows(_CHUNKS_WITH_TEXTS, len(some), 3)
+            statement = with_rows(_CHUNKS_WITH_TEXTS, len(some), 3)
             chunks += self._db.execute(statement, values)
         first, rows = 0, np.zeros((0, stored.dimension), dtype=np.float32)
         for number, place in sorted(chunks):
@@ -340,7 +340,7 @@ class SqliteRows(StoredRows):
         for size in _ROWS_PER_STATEMENT:
             while len(rows) - start >= size:
                 values = list(chain.from_iterable(rows[start : start + size]))
-                statement = _with_rows(insertion, size, len(values) // size)
+                statement = with_rows(insertion, size, len(values) // size)
                 self._db.execute(statement, values)
                 start += size
 
@@ -348,13 +348,6 @@ class SqliteRows(StoredRows):
 def _document(row: tuple[str, str | None, str | None, str, str, int]) -> StoredDocument:
     id_, source, file, metadata, fingerprint, chunk_count = row
     return StoredDocument(id_, source, json.loads(metadata), fingerprint, chunk_count, file=file)
-
-
-@lru_cache
-def _with_rows(statement: str, rows: int, columns: int) -> str:
-    """Statement with placeholders for a number of rows of values in place of `$rows`."""
-    row = f"({', '.join('?' * columns)})"
-    return statement.replace("$rows", f"VALUES {', '.join([row] * rows)}")
 
 
 def columns_of(
