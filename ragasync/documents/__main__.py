@@ -87,6 +87,8 @@ def _ingest(
     print(*_report(result, store, top), sep="\n")
     if question:
         print(*_answers(store.search(question, 5), question, top), sep="\n")
+    if question == QUESTION:  # a first try
+        print(f"\nmore, in Python: ragasync.documents.SqliteStore({store.path!r}).search('...')")
     return 0 if result.success_count else 1
 
 

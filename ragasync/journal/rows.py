@@ -360,7 +360,7 @@ def describe_journal(path: str, timeout: float) -> str:
                 "SELECT status, count(*) FROM outcomes GROUP BY status"
             ).fetchall()
     except JournalError as error:
-        return str(error)
+        return str(error).replace(f" at {path!r}", "")  # the repr begins with the path
     counts = dict(counted)
     name = "no job yet" if header is None else repr(header[0])
     return f"{name}, {counts.get('done', 0):,} done, {counts.get('failed', 0):,} failed"

@@ -287,10 +287,15 @@ def refuse_format(suffix: str, data: bytes) -> None:
             raise LoadError("no loader", f"this is a PDF, but its name {ends}: rename it to .pdf")
         raise LoadError(
             "no loader",
-            f"this is {name}, and there is no loader for {suffix or _NO_SUFFIX}, also not in an "
+            f"this is {name}, and there is no loader for {_quoted(suffix)}, also not in an "
             f"extra; pass one, {passing(suffix, 'function_from_bytes')}, convert the file to PDF, "
             "DOCX, HTML or text, or leave it out: find_sources(folder, exclude=[...])",
         )
+
+
+def _quoted(suffix: str) -> str:
+    """A suffix in quotes, so that failures are grouped by format and not by suffix."""
+    return repr(suffix) if suffix else _NO_SUFFIX
 
 
 def format_of(data: bytes) -> str | None:
@@ -307,7 +312,7 @@ def refuse_markup(suffix: str, text: str) -> None:
     if is_xml or (suffix in _XML and _TAG.search(text)):
         raise LoadError(
             "no loader",
-            f"this is XML, and there is no loader for {suffix or _NO_SUFFIX}; "
+            f"this is XML, and there is no loader for {_quoted(suffix)}; "
             f"{passing(suffix, 'load_html')} reads the text of its elements, load_text in its "
             "place the source with its tags",
         )

@@ -5,6 +5,7 @@ import zipfile
 
 import pytest
 
+from ragasync import AsyncDocumentProcessor, error_summary
 from ragasync.documents import LOADERS, LoadError, load_html, load_source, load_text
 
 
@@ -46,6 +47,15 @@ def test_a_packed_format_without_a_loader_says_so(tmp_path, suffix, name):
     assert "no loader for" in error.message
     assert "loaders={**LOADERS" in error.message
     assert "find_sources(folder, exclude=" in error.message
+
+
+def test_pictures_of_several_suffixes_are_one_kind_of_error(tmp_path):
+    """A folder of them is one line in a panel, not a line for each suffix."""
+    paths = [tmp_path / name for name in ("a.png", "b.gif", "c.jpg")]
+    for path in paths:
+        path.write_bytes(b"\x89PNG\r\n\x1a\n\0")
+    result = AsyncDocumentProcessor().process_sync(paths)
+    assert error_summary(result)["count"].tolist() == [3]
 
 
 @pytest.mark.parametrize(
