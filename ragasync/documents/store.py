@@ -112,7 +112,7 @@ class StoredDocument:
         >>> store = MemoryStore()
         >>> _ = AsyncDocumentProcessor(store=store).process_sync([("guide", "A bucket refills.")])
         >>> store.get("guide")
-        <StoredDocument 'guide': 1 chunks>
+        <StoredDocument 'guide': 1 chunk>
         >>> store.get("guide").text
         'A bucket refills.'
         >>> store.close()

@@ -37,7 +37,7 @@ def test_what_is_stored_is_there_after_opening_again(path):
     with LanceStore(path) as store:
         assert ids(store.search("bucket")) == ["bucket"]
         assert store.fingerprint_of("bucket") == "first"
-        assert repr(store).endswith("1 documents, 1 chunks by 'hashing-64-v2'>")
+        assert repr(store).endswith("1 document, 1 chunk by 'hashing-64-v2'>")
 
 
 def test_a_missing_lancedb_is_named_with_what_to_install(path, monkeypatch):
