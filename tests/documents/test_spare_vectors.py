@@ -383,6 +383,14 @@ def test_a_vector_is_dropped_when_its_text_is_stored(store):
     assert found(store, "one", "two", "three") == ["three"]
 
 
+def test_a_text_that_is_stored_needs_no_spare_vector(store):
+    """A document that has the same text may have been stored in the meantime."""
+    document, chunk = Document("a", "one"), Chunk("one", 0, 3)
+    store.upsert(document, [chunk], np.ones((1, 2)), fingerprint="", embedder="e", identity="i")
+    store.add_spare_vectors(EMBEDDER, vectors("one", "two"))
+    assert found(store, "one", "two") == ["two"]
+
+
 def test_the_embedder_of_spare_vectors_is_renamed_with_that_of_the_stored_ones(store):
     """A store that takes on another name keeps both."""
     store.upsert(

@@ -567,9 +567,15 @@ class LocalStore:
         Raises:
             StoreError: If the file or folder cannot be written.
         """
-        if vectors:
+        stored = self.vectors_of(embedder.name, list(vectors))
+        new = {
+            text: vector
+            for (text, vector), found in zip(vectors.items(), stored, strict=True)
+            if found is None  # another document may have stored the same text meanwhile
+        }
+        if new:
             with self._file.spare(writing=True) as spare:
-                spare.add(embedder, vectors)
+                spare.add(embedder, new)
 
     def drop_spare_vectors(self) -> None:
         """Drop all spare vectors, for instance if their documents will never be stored."""
