@@ -172,7 +172,7 @@ async def test_a_store_that_cannot_be_asked_ends_the_run_and_loses_nothing(path,
     documents = [Document(*source) for source in SOURCES]
     with SqliteStore(tmp_path / "store.sqlite") as store:
         await processor(path, store).process(documents)
-    with pytest.raises(StoreError, match=r"store\.sqlite' cannot be used: .* closed"):
+    with pytest.raises(StoreError, match=r"store\.sqlite' is closed: open it again"):
         await processor(path, store).process(documents)
     assert written(path) == [("a", "done"), ("b", "done")]
     with SqliteStore(tmp_path / "store.sqlite") as store:
