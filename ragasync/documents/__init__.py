@@ -11,15 +11,13 @@ Documents: load, chunk, embed and store them, and search them.
     pipeline.py          Pipeline: the stages of one run, and the way of a document through them
     prepare.py           loads, looks up and chunks documents, on threads or on an executor
     thread_batches.py    ThreadBatcher: several quick calls in one hand-over to a thread
-    adapters.py          users' functions and stores as the calls of the pipeline
+    adapters.py          users' functions and stores as the calls of the pipeline; StoreClaim
     document_records.py  PreparedDocument, on its way to the embedder; ProcessedDocument, the result
     loaders/             bytes to text, by file type
     splitters.py         text to chunks; lines, pages and headings of chunks
     embedders/           texts to vectors: by hashing, a small model, or a service
-    stored_state.py      what the store has already: documents and vectors
-    spare_vectors.py     SpareVectors: of documents that a run gives up, for the next run
+    stored_state.py      what the store has already; SpareVectors: of documents that are given up
     store.py             Store: the protocol of stores, and its errors
-    store_claim.py       StoreClaim: either the call that stores a document or its cancellation
     stores/              SqliteStore, LanceStore, MemoryStore
     search.py            Filter: conditions on metadata; Hit, Hits: the results of a search
     search_text.py       the words of a text in any script

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import compress
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +25,11 @@ from ragasync.documents.models import Chunk, Document
 from ragasync.documents.sources import Source, part_id
 from ragasync.documents.stage import Stage, StageFunction, declared_async, without_partials
 from ragasync.documents.store import EmbedderMismatch, StoreNotWritable, StoreRequest
-from ragasync.documents.store_claim import StoreClaim
 from ragasync.documents.stored_state import EmbedderInStore, supports_embedder_identity
 from ragasync.foreign_errors import is_a
 from ragasync.settings import BatchSettings
+
+T = TypeVar("T")
 
 MAX_SEARCHES = 32
 """Full-text searches for pieces that a splitter rewrote, as multiples of the text's length."""
@@ -418,3 +422,75 @@ def _call_function(function: Callable[..., Any]) -> StageFunction:
         return await function(request.document, request.chunks, request.embeddings, *resource)
 
     return call_async if check_process_fn(function) else call
+
+
+# ── which of a call and a cancellation goes ahead ──────────────────────────────────────────────
+
+
+class StoreClaim:
+    """
+    The right to store a document, which a call on a thread and a cancellation compete for.
+
+    A thread cannot be interrupted, so a call that has begun may commit its transaction after the
+    run was cancelled. A cancelled document therefore withdraws its claim, and no call begins; if
+    one has begun, the document waits for it and has its outcome. So no document is stored and
+    counted as cancelled, or as failed after a timeout.
+
+    Attributes:
+        stored: whether a call has stored the document.
+    """
+
+    __slots__ = ("_claims", "_on_end", "stored")
+
+    def __init__(self) -> None:
+        self._claims = [None]  # of two threads, one gets what `list.pop` removes
+        self._on_end: Callable[[], object] | None = None
+        self.stored = False
+
+    def begin(self) -> bool:
+        """Take the claim for a call; False if the document is stored or withdrawn."""
+        try:
+            self._claims.pop()
+        except IndexError:
+            return False
+        return True
+
+    def end(self, *, stored: bool) -> None:
+        """Note the end of a call; after a failure, another attempt may begin."""
+        self.stored = stored
+        if not stored:
+            self._claims.append(None)
+        if self._on_end is not None:
+            with suppress(RuntimeError):  # the loop is closed, so nobody waits any longer
+                self._on_end()
+
+    def attempt(self, store: Callable[[], T]) -> T | None:
+        """Call a function that stores the document, unless it is stored or withdrawn."""
+        if not self.begin():
+            return None
+        stored = False
+        try:
+            value = store()
+            stored = not hasattr(type(value), "__await__")  # else the run's loop awaits it
+        finally:
+            self.end(stored=stored)
+        return value
+
+    async def settle(self, grace: float) -> bool:
+        """
+        Withdraw the claim, or wait for the call that has begun.
+
+        Args:
+            grace: seconds to wait; a call that takes longer is abandoned.
+
+        Returns:
+            Whether the document is stored.
+        """
+        ended = asyncio.Event()
+        self._on_end = partial(asyncio.get_running_loop().call_soon_threadsafe, ended.set)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                while not (self.begin() or self.stored):
+                    ended.clear()
+                    await ended.wait()
+        return self.stored

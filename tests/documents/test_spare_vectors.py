@@ -364,7 +364,7 @@ def test_a_vector_comes_back_as_it_was_kept(store):
 
 def test_the_oldest_make_room_for_new_ones(store, monkeypatch):
     """All together never take more than the bound."""
-    monkeypatch.setattr("ragasync.documents.stores.spare_tables.SPARE_BYTES", 4 * 2 * 4)
+    monkeypatch.setattr("ragasync.documents.stores.sqlite_rows.SPARE_BYTES", 4 * 2 * 4)
     store.add_spare_vectors(EMBEDDER, vectors("a", "b", "c"))
     store.add_spare_vectors(EMBEDDER, vectors("a", "d", "e"))
     assert found(store, *"abcde") == ["a", "c", "d", "e"]

@@ -3,12 +3,11 @@ Stores: documents as embedded chunks in a file or a folder, and the search for t
 
     requests.py       what is asked of any store: searches, documents to store, moves of files
     sqlite.py         SqliteStore, MemoryStore, and StoreFile: tables and connections
-    sqlite_rows.py    SqliteRows: documents read, written and changed in a transaction
+    sqlite_rows.py    SqliteRows: documents read, written and changed in a transaction; SpareTables
     sqlite_search.py  VectorMatrix: all vectors of a file in memory; rankings and conditions
     lance.py          LanceStore, and LanceFolder: a table, locked by one writing process at a time
     lance_rows.py     LanceRows: documents read, written and changed in a table
     lance_search.py   its rankings, and conditions as predicates of LanceDB
-    spare_tables.py   SpareTables: vectors of documents that are not stored yet, for any store
 
 Documents are written with their chunks and vectors, several in one transaction. A search embeds the
 text, ranks the chunks that match the conditions by cosine and by BM25, and joins both rankings. The
@@ -63,12 +62,13 @@ from ragasync.documents.stores.requests import (
     search_for,
     selected,
 )
-from ragasync.documents.stores.spare_tables import SpareTables
 from ragasync.object_views import object_html
 from ragasync.sqlite_file import explain_surrogate
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from ragasync.documents.stores.sqlite_rows import SpareTables
 
 ChunkRow: TypeAlias = tuple[str, str | None, int, int, int, str, str, str]
 """A chunk in a DataFrame: `_COLUMNS`, and the metadata of its document and its own as JSON."""
@@ -617,6 +617,10 @@ class LocalStore:
         """Number of chunks."""
         with self._file.reading() as rows:
             return rows.count()[1]
+
+    def __bool__(self) -> bool:
+        """Always True: `store or another` must not replace a store because it is empty."""
+        return True
 
     def check_writable(self) -> None:
         """

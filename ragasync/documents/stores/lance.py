@@ -31,7 +31,7 @@ from ragasync.documents.stores.lance_rows import (
     table_schema,
 )
 from ragasync.documents.stores.requests import Embed, Result, StorableDocument
-from ragasync.documents.stores.spare_tables import SpareTables
+from ragasync.documents.stores.sqlite_rows import SpareTables
 from ragasync.errors import MissingExtra, RagasyncError
 from ragasync.sqlite_file import (
     SqliteFormat,

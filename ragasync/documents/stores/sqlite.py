@@ -14,8 +14,12 @@ from ragasync.arguments import check_seconds, explains_arguments
 from ragasync.documents.store import StoredEmbedder, StoreError, StoreNotWritable
 from ragasync.documents.stores import LocalStore
 from ragasync.documents.stores.requests import Embed, Result, StorableDocument
-from ragasync.documents.stores.spare_tables import SpareTables
-from ragasync.documents.stores.sqlite_rows import SqliteRows, columns_of, is_of_one_document
+from ragasync.documents.stores.sqlite_rows import (
+    SpareTables,
+    SqliteRows,
+    columns_of,
+    is_of_one_document,
+)
 from ragasync.documents.stores.sqlite_search import VectorMatrix
 from ragasync.sqlite_file import (
     SqliteFormat,

@@ -44,6 +44,12 @@ def test_each_is_a_store_that_tells_all(store):
     assert store.delete("x") is False
 
 
+def test_an_empty_store_is_not_taken_for_a_missing_one(store):
+    """`store or default` keeps it."""
+    assert len(store) == 0
+    assert bool(store)
+
+
 def test_a_stored_document_replaces_its_former_chunks(library):
     """No chunk of a longer former version is left, in no search and no count."""
     chunks = Chunk("ponies", 0, 6), Chunk("two", 6, 9), Chunk("three", 9, 14)
