@@ -67,7 +67,8 @@ class Pipeline:
     Sources are loaded and chunked in blocks on threads, or on the executor. The chunks of many
     documents wait in one queue, from which the calls of the embedder are filled. A document is
     stored when its last vector is ready, together with others that wait. The engine makes these
-    calls; `process`, which it calls for each source, only waits for them.
+    calls; `process`, which it calls for each source, only waits for them, and a short document that
+    nothing stores waits without a worker (`begin`).
 
     The run reads a new source when a document has left the loading stages, and a document leaves
     them when there is room for its chunks. That bounds the memory of a run.
