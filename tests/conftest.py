@@ -72,7 +72,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _runs_a_script(item: pytest.Item) -> bool:
     """Whether a test only looks at what a script in another process prints."""
     code = getattr(getattr(item, "function", None), "__code__", None)
-    return code is not None and "printed_by" in code.co_names
+    return code is not None and not {"printed_by", "printed_for_each"}.isdisjoint(code.co_names)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -297,7 +297,7 @@ async def test_texts_and_truths_of_an_embed_function_are_no_vectors(made: list[A
     """What a function of the user's gives is held to the same."""
     embed = AsyncDocumentProcessor(embed=lambda texts: [made for _ in texts], retry_count=0)
     result = await embed.process([Document("a", "a text")])
-    assert "must return numbers" in str(result.errors[0])
+    assert "must return real numbers" in str(result.errors[0])
 
 
 # ---- base64
