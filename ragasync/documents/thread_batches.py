@@ -38,6 +38,9 @@ CPU_BOUND = 0.5
 RECENT = 16
 """The number of latest batches from which that is judged."""
 
+TRIAL_SECONDS = 0.05
+"""Seconds after which the first calls are taken for ones that wait, if none has ended yet."""
+
 MIN_WORK = 0.001
 """Seconds of work that are worth another thread."""
 
@@ -125,6 +128,10 @@ class ThreadBatcher(Generic[T, V]):
     When an item takes longer than expected, the rest of its batch comes back and goes first in the
     next one.
 
+    Only MAX_CPU_THREADS threads start at first, until it is known whether the calls compute. A
+    computing call takes its turn with all others, so that among many it would look like one that
+    waits.
+
     Every batch sees the context of the first caller, not that of the task that happens to send it
     and may have set a variable since.
 
@@ -156,11 +163,12 @@ class ThreadBatcher(Generic[T, V]):
         self._paused = False
         self._inline_seconds = 0.0
         self._cpu_shares: deque[float] = deque(maxlen=RECENT)
-        self._is_cpu_bound = False
+        self._is_cpu_bound = self._is_judged = False
+        self._trial: asyncio.TimerHandle | None = None
         self._unjudged = self._unjudged_cpu = 0.0
         self.activity = ActivityMonitor(loop_clock(self._loop))
         self.ended = 0
-        self.slots = max_concurrency
+        self.slots = min(max_concurrency, MAX_CPU_THREADS)
 
     @property
     def in_flight(self) -> int:
@@ -190,6 +198,7 @@ class ThreadBatcher(Generic[T, V]):
             self._context = copy_context()
             batch = None if self._usage is None else CallUsage(self._usage)
             self._context.run(current_call.set, batch)
+            self._trial = self._loop.call_later(TRIAL_SECONDS, self._end_trial)
         self._send()
         return await future
 
@@ -213,6 +222,8 @@ class ThreadBatcher(Generic[T, V]):
 
     async def close(self) -> None:
         """Cancel the batches in flight."""
+        if self._trial is not None:
+            self._trial.cancel()
         for task in self._running:
             task.cancel()
         if self._running:
@@ -251,12 +262,19 @@ class ThreadBatcher(Generic[T, V]):
         self._cpu_shares.append(self._unjudged_cpu / self._unjudged)
         self._unjudged = self._unjudged_cpu = 0.0
         self._is_cpu_bound = max(self._cpu_shares) >= CPU_BOUND
+        self._is_judged = True
         self._note_slots()
+
+    def _end_trial(self) -> None:
+        """Start all threads, unless it is known by now that the calls compute."""
+        self._is_judged = True
+        self._note_slots()
+        self._send()
 
     def _note_slots(self) -> None:
         """Note if another number of threads is of use now."""
         threads = self._max_concurrency
-        if self._is_cpu_bound:
+        if self._is_cpu_bound or not self._is_judged:
             threads = min(threads, MAX_CPU_THREADS)
         if threads != self.slots:
             self.activity.limit_changed(self.slots, threads)

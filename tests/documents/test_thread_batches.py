@@ -18,6 +18,7 @@ from ragasync.documents.thread_batches import (
     MAX_CPU_THREADS,
     MAX_ITEMS,
     MIN_WORK,
+    TRIAL_SECONDS,
     BatchOutcome,
     ThreadBatch,
     ThreadBatcher,
@@ -122,10 +123,23 @@ async def test_calls_that_compute_share_two_threads(cpu_share, threads_used):
 async def test_short_calls_that_compute_are_judged_together():
     """Each takes a fifth of what the clocks can tell, and six of them are enough."""
     async with open_batcher(Threads(seconds=MIN_WORK / 5, cpu_share=1.0), 8) as batcher:
-        for item in range(6):
-            assert batcher.slots == 8
+        for item in range(5):
             await batcher(item)
+            assert batcher.slots == 8
+        await batcher(5)
         assert batcher.slots == MAX_CPU_THREADS
+
+
+async def test_few_threads_start_until_it_is_known_whether_calls_compute():
+    """Among many that compute, each would look like one that waits; so it stays at a few then."""
+    threads = Threads(seconds=2 * BATCH_SECONDS, cpu_share=0.1)
+    async with open_batcher(threads, 8) as batcher:
+        calls = [asyncio.ensure_future(batcher(item)) for item in range(8)]
+        await asyncio.sleep(TRIAL_SECONDS / 2)
+        assert threads.busy == MAX_CPU_THREADS
+        await asyncio.sleep(TRIAL_SECONDS)
+        assert threads.busy == 8
+        await asyncio.gather(*calls)
 
 
 async def test_a_second_thread_that_computes_gets_a_full_batch():
