@@ -1,4 +1,4 @@
-"""Detached items: items of a pipeline that are under way without a worker."""
+"""Detached items: items of a pipeline in progress without a worker."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HandleError: TypeAlias = Callable[[PendingCall[T], BaseException, float, int], N
 
 class DetachedItems(Generic[T, R]):
     """
-    The items that are under way without a worker, until their callback.
+    The items in progress without a worker, until their callback.
 
     A worker that only waits for a call that its item shares with others costs more than the item's
     own part of that call. So a pipeline may begin an item and return, and the worker takes the next

@@ -130,7 +130,7 @@ class WorkerPool:
             self.start(self.take_number())
 
     def take_number(self) -> int:
-        """Take the lowest free number, for a worker or an item that is under way without one."""
+        """Take the lowest free number, for a worker or an item in progress without one."""
         if self._free_numbers:
             return heapq.heappop(self._free_numbers)
         self._next_number += 1

@@ -419,7 +419,15 @@ def _call_function(function: Callable[..., Any]) -> StageFunction:
         return request.claim.attempt(lambda: function(*parts, *resource))
 
     async def call_async(request: EmbeddedDocument, *resource: object) -> object:
-        return await function(request.document, request.chunks, request.embeddings, *resource)
+        if not request.claim.begin():
+            return None
+        stored = False
+        try:
+            value = await function(request.document, request.chunks, request.embeddings, *resource)
+            stored = True
+        finally:
+            request.claim.end(stored=stored)
+        return value
 
     return call_async if check_process_fn(function) else call
 

@@ -329,7 +329,7 @@ class PipelineControls:
         config: the settings that the run begins with.
 
     Attributes:
-        rate: the maximum number of calls of `embed` per second, beside its limiters; or None.
+        rate: the maximum number of calls of `embed` per second, on top of its limiters.
         budget: the bound on chunks in progress, which follows `embed_concurrency`.
     """
 

@@ -42,7 +42,7 @@ class PreparedDocument:
         fingerprint: the fingerprint to store it with; empty if no store can look it up.
         stored: what the store has under its id.
         unchanged: whether that is this very document, so that nothing has to be embedded.
-        is_certain: whether that can be told; otherwise it counts as unchanged.
+        is_certain: whether that is known; otherwise it counts as unchanged.
         vectors: the vectors that the store has of its chunks; None if it has none.
         failure: the error that ended its preparation, in the envelope of its stage.
         without_text: whether a worker has found the stored fingerprint and returned no text.

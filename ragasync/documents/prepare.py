@@ -144,7 +144,7 @@ class PrepareOnWorker:
 
 
 def is_unchanged(stored: str, now: str) -> bool:
-    """Whether a document counts as the stored one; also if that cannot be told."""
+    """Whether a document counts as the stored one; also if that is unknown."""
     return StagesFingerprint.holds(stored, now) is not False
 
 

@@ -91,6 +91,27 @@ async def test_a_function_that_is_storing_when_the_run_is_cancelled_ends():
     assert len(stored) == 1
 
 
+async def test_an_async_function_that_is_storing_when_the_run_is_cancelled_has_its_outcome():
+    """What it has stored is done, and no call begins after the cancellation."""
+    stored: set[str] = set()
+
+    async def store(document, chunks, embeddings):
+        await asyncio.sleep(0.5)
+        stored.add(document.id)
+
+    processor = AsyncDocumentProcessor(
+        embed=CountingEmbedder(), store=store, store_concurrency=4, batch_size=8
+    )
+    job = processor.start([Document(*each) for each in DOCUMENTS], on_current_loop=True)
+    await asyncio.sleep(2.2)
+    before = len(stored)
+    job.cancel()
+    result = await job
+    await asyncio.sleep(5)
+    assert ids_of(result, "done") == stored
+    assert len(stored) == before + 4
+
+
 def test_a_transaction_may_take_longer_than_the_time_limit_of_a_call():
     """The store has its own; what it stores is not counted as failed."""
 
