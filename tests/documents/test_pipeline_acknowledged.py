@@ -79,7 +79,7 @@ async def test_what_a_store_refused_is_failed_and_what_was_cancelled_is_open(pat
             raise ValueError("no room")
         await asyncio.sleep(1)
         job.cancel()
-        await asyncio.sleep(1)
+        await asyncio.sleep(60)  # Longer than a cancelled run waits for its store.
 
     documents = [Document(*source) for source in SOURCES]
     job = processor(path, Stage(refuse, retry=AsyncRetry(0))).start(documents, on_current_loop=True)
