@@ -14,6 +14,9 @@ from typing import Any, Final, TypeVar
 
 _LONGEST: Final = 200  # characters of a wrong value that an error message shows
 
+_UNITS: Final = {"second": 1, "sec": 1, "minute": 60, "min": 60, "hour": 3600, "day": 86400}
+"""The seconds of a unit of time that someone passes as a word."""
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -90,8 +93,10 @@ def check_seconds(
     if isinstance(value, timedelta):
         value = value.total_seconds()
     elif isinstance(value, bool) or not isinstance(value, Real):
+        unit = value.strip().lower().removesuffix("s") if isinstance(value, str) else ""
+        hint = f": 1 {unit} is {name}={_UNITS[unit]}" if unit in _UNITS else ""
         raise TypeError(
-            f"{name} must be a number of seconds or a timedelta, got {short_repr(value)}"
+            f"{name} must be a number of seconds or a timedelta, got {short_repr(value)}{hint}"
         )
     return check_positive(name, value) if positive else check_number(name, value, finite=finite)
 

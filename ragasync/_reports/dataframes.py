@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from html import escape
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -287,6 +287,31 @@ def item_name(item: object) -> object:
 def _has_name(kind: type) -> bool:
     """Whether items of a class have a name for tables."""
     return guarded(hasattr, kind, "_table_name_") is True
+
+
+@cache
+def frame_with_floats(text_of: Callable[[float], str]) -> type[pd.DataFrame]:
+    """
+    Define a DataFrame that shows its floats as `text_of` writes them.
+
+    Only the display differs: whatever is derived from it, or pickled, is a plain DataFrame.
+    """
+    import pandas as pd
+
+    class FormattedDataFrame(pd.DataFrame):
+        def __repr__(self) -> str:
+            with pd.option_context("display.float_format", text_of):
+                return super().__repr__()
+
+        def _repr_html_(self) -> str | None:
+            with pd.option_context("display.float_format", text_of):
+                html: str | None = super()._repr_html_()  # type: ignore[misc]
+                return html
+
+        def __reduce__(self) -> Any:
+            return pd.DataFrame(self).__reduce__()
+
+    return FormattedDataFrame
 
 
 # ── columns as pandas arrays ────────────────────────────────────────────────────────────────────

@@ -206,7 +206,7 @@ FINAL_ERRORS_MIN, FINAL_ERRORS_MAX = 1_000, 20_000
 """Bounds on the number of errors that the final update groups."""
 
 UPDATE_SECONDS = 0.012
-"""The time limit of one update: it may run on the event loop."""
+"""The time limit of one update after its first error: it may run on the event loop."""
 
 
 class LiveErrorGroups:
@@ -243,7 +243,7 @@ class LiveErrorGroups:
 
     def update(self, at_most: int = UPDATE_ERRORS) -> bool:
         """Group errors that came since the last update; True if this changed any group."""
-        until = perf_counter() + UPDATE_SECONDS
+        until = None
         grouped, available = self.groups.count, len(self.columns.errors)
         without_status, self._without_status = self._without_status, []
         for row in without_status:
@@ -253,6 +253,9 @@ class LiveErrorGroups:
         for row in list(islice(self.columns.errors, self._read, self._read + at_most)):
             self._add(row)
             self._read += 1
+            # The first error of a process compiles the patterns that find secrets and numbers,
+            # which takes longer than an update may. It would be the only one of a few errors.
+            until = until or perf_counter() + UPDATE_SECONDS
             if perf_counter() > until:
                 break
         self.backlog = max(0, available - self._read)

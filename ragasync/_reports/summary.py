@@ -164,11 +164,14 @@ def error_parts(group: ErrorGroup, columns: Columns[Any, Any]) -> tuple[str, str
     return one_line(group.error_type), one_line(group.example), item
 
 
+_NOT_SORTED = "not sorted by kind; job.result.error_summary() sorts all of them"
+
+
 def errors_left_out(groups: ErrorGroups, ungrouped: int = 0) -> list[str]:
     """Write the number of errors in other groups, and of those not grouped yet."""
     errors, other_groups = groups.others()
     lines = [f"{errors:,} more, of {counted(other_groups, 'other kind')}"] if other_groups else []
-    return [*lines, f"{ungrouped:,} more, not grouped"] if ungrouped else lines
+    return [*lines, f"{ungrouped:,} more, {_NOT_SORTED}"] if ungrouped else lines
 
 
 # ── the time of a run ───────────────────────────────────────────────────────────────────────────

@@ -773,7 +773,7 @@ class Pipeline:
         else:
             self._doubts = self._config.fingerprint.unknown if warning else []
             if warning and self._doubts:
-                warning += f"; nor can it be told of {' and '.join(self._doubts)}"
+                warning += f". The same applies to {' and '.join(self._doubts)}"
             self._warn(warning)
 
     def _warn_of_unknown(self) -> None:

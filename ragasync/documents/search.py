@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, TypeAlias, overload
 
 import numpy as np
 
-from ragasync._reports.dataframes import number_array, object_column, string_array
+from ragasync._reports.dataframes import (
+    frame_with_floats,
+    number_array,
+    object_column,
+    string_array,
+)
 from ragasync._reports.summary import one_line
 from ragasync.object_views import MONO, QUIET, TEXT, element, object_html
 
@@ -91,7 +96,7 @@ class Hit:
 
     def __repr__(self) -> str:
         place = f"{self.document_id!r} {self.start}:{self.end}"
-        return f"<Hit {self.score:.3f} {place} {self.text[:40]!r}>"
+        return f"<Hit {_score_text(self.score)} {place} {self.text[:40]!r}>"
 
     def _repr_html_(self) -> str:
         """The fields as a table, with the beginning of the text."""
@@ -141,7 +146,7 @@ class Hits(list[Hit]):
 
     def to_dataframe(self) -> pd.DataFrame:
         """
-        Return one row for each hit, the best first.
+        Return one row for each hit, the best first; it shows scores to three decimals.
 
         Returns:
             | column | dtype | |
@@ -160,7 +165,7 @@ class Hits(list[Hit]):
         import pandas as pd
 
         metadata = [dict(hit.metadata) for hit in self]
-        return pd.DataFrame(
+        frame = pd.DataFrame(
             {
                 "score": number_array([hit.score for hit in self], "float64"),
                 "vector_score": number_array([hit.vector_score for hit in self], "float64"),
@@ -175,6 +180,7 @@ class Hits(list[Hit]):
                 "metadata": object_column(metadata),
             }
         )
+        return frame_with_floats(_score_text)(frame, copy=False)
 
     def __repr__(self) -> str:
         query = repr(one_line(self.query, _NAME_SHOWN))
@@ -182,7 +188,7 @@ class Hits(list[Hit]):
             return f"<Hits: none for {query}>"
         best = self[0]
         where = repr(one_line(best.document_id, _NAME_SHOWN))
-        return f"<Hits: {len(self):,} for {query}, the best {best.score:.3f} in {where}>"
+        return f"<Hits: {len(self):,} for {query}, the best {_score_text(best.score)} in {where}>"
 
     def _repr_html_(self) -> str:
         """Return the hits as a table, with its style in it."""
@@ -231,10 +237,21 @@ def _row(hit: Hit) -> str:
     return element(
         "tr",
         "",
-        *(element("td", _NUMBER, "–" if one is None else f"{one:.3f}") for one in scores),
+        *(element("td", _NUMBER, escape(_score_text(score))) for score in scores),
         element("td", _CELL, escape(name), element("div", QUIET, escape(", ".join(place)))),
         element("td", _CELL, escape(one_line(hit.text, _TEXT_SHOWN))),
     )
+
+
+def _score_text(score: float | None) -> str:
+    """
+    Write a score to three decimals.
+
+    SQLite's BM25 of a word that occurs in most chunks is about 0.000001: not none, as 0.000 says.
+    """
+    if score is None:
+        return "–"
+    return "<0.001" if 0 < score < 0.0005 else f"{score:.3f}"
 
 
 def _whole_number(value: object) -> int | None:

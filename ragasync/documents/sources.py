@@ -378,7 +378,8 @@ def _existing(path: str | os.PathLike[str]) -> str:
     if isinstance(path, str) and not os.path.lexists(path):
         raise FileNotFoundError(
             f"no file or folder at {path[:200]!r}: texts are given as Document(id, text) or as "
-            "(id, text) pairs, and patterns as Path(folder).glob(pattern)"
+            "(id, text) pairs, and patterns as Path(folder).glob(pattern). A file that may be "
+            "missing is given as a Path, and then fails alone"
         )
     return plain_path(path)
 

@@ -513,7 +513,9 @@ def test_another_python_finds_everything_unchanged(tmp_path):
             else:
                 (said,) = texts
                 assert said.startswith("cannot tell whether embed=embed is the embedder")
-                assert said.endswith("told of load=__main__.load and chunk=__main__.Cutter.cut")
+                assert said.endswith(
+                    "The same applies to load=__main__.load and chunk=__main__.Cutter.cut"
+                )
 
 
 async def test_bytecode_of_another_python_is_not_compared(tmp_path):

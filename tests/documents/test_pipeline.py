@@ -108,6 +108,17 @@ async def test_a_str_that_names_nothing_is_an_error_at_once():
         await anext(processor.stream("Paris is a city."))
 
 
+async def test_a_path_that_names_nothing_fails_alone(tmp_path):
+    """As the error of a str that names nothing says."""
+    (tmp_path / "a.md").write_text("A bucket refills.")
+    paths = [str(tmp_path / name) for name in ("gone.md", "a.md")]
+    with pytest.raises(FileNotFoundError, match="given as a Path, and then fails alone"):
+        await AsyncDocumentProcessor().process(paths)
+    result = await AsyncDocumentProcessor().process(map(Path, paths))
+    assert [outcome.status for outcome in result] == ["failed", "done"]
+    assert isinstance(result[0].error, FileNotFoundError)
+
+
 async def test_a_load_of_ones_own_takes_whatever_the_sources_are():
     """Numbers, rows, messages: what they are is the loader's business."""
 

@@ -61,6 +61,23 @@ def test_numbers_of_any_library_are_rates(number: Any):
     assert RateLimiter(1, burst_size=number).burst == 10.0
 
 
+@pytest.mark.parametrize(
+    ("word", "seconds"),
+    [("minute", 60), ("Minutes", 60), ("min", 60), ("second", 1), ("day", 86400), ("hour", 3600)],
+)
+def test_a_unit_of_time_in_words_is_answered_with_its_seconds(word, seconds):
+    """As other libraries take it."""
+    with pytest.raises(TypeError, match=rf"got '{word}': 1 \w+ is per={seconds}$"):
+        RateLimiter(rate=10, per=word)
+
+
+@pytest.mark.parametrize("word", ["", "s s", "fortnight", "ss", "60"])
+def test_other_words_are_refused_without_a_guess(word):
+    """Only a unit is one."""
+    with pytest.raises(TypeError, match=rf"a number of seconds or a timedelta, got '{word}'$"):
+        RateLimiter(rate=10, per=word)
+
+
 @pytest.mark.parametrize("wrong", [*NOT_NUMBERS, *NOT_POSITIVE, OddFloat("nan")], ids=kind_of)
 def test_a_wrong_rate_burst_or_window_is_refused_with_what_was_got(wrong: Any):
     """And one that is set leaves the one in force."""

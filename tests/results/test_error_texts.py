@@ -533,3 +533,20 @@ def test_a_look_at_errors_that_take_long_is_cut_short(monkeypatch):
     while grouped.ungrouped:
         assert grouped.update()
     assert grouped.groups.ranked() == group_errors(result.columns).ranked()
+
+
+def test_the_first_error_of_a_look_does_not_count_towards_its_time(monkeypatch):
+    """It compiles patterns, and would be the only one that a panel shows when it is opened."""
+    result = result_of([failed(index, ValueError(index)) for index in range(3)])
+    now = [0.0]
+    monkeypatch.setattr(error_groups, "perf_counter", lambda: now[0])
+    grouped = LiveErrorGroups(result.columns)
+    add = grouped.groups.add
+
+    def slow_at_first(columns: Any, row: int) -> None:
+        add(columns, row)
+        now[0] += 0.0 if row else 10 * error_groups.UPDATE_SECONDS
+
+    monkeypatch.setattr(grouped.groups, "add", slow_at_first)
+    grouped.update()
+    assert grouped.ungrouped == 0

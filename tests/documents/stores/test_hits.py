@@ -3,6 +3,7 @@
 import pickle
 import re
 
+import pandas as pd
 import pytest
 
 from ragasync.documents import (
@@ -118,3 +119,31 @@ def test_what_a_store_finds_leads_to_its_place():
             assert found.headings == ["Limits", "Retries"]
         with pytest.warns(UserWarning, match="key 'headign': did you mean 'heading'"):
             assert store.search("try", where={"headign": "Limits"}) == []
+
+
+def test_a_small_score_is_not_shown_as_none():
+    """The BM25 of a word that occurs in nearly all chunks is that small in SQLite."""
+    store = MemoryStore()
+    put(store, Document("a", "A bucket refills."))
+    put(store, Document("b", "The bucket holds more tokens."))
+    hits = store.search("bucket", mode="keyword")
+    store.close()
+    assert 0 < hits[0].score == hits[0].keyword_score < 0.0005
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", hits._repr_html_())
+    assert cells[:3] == ["&lt;0.001", "–", "&lt;0.001"]
+    assert "<Hit <0.001 'a'" in repr(hits[0])
+    assert "the best <0.001 in 'a'" in repr(hits)
+
+
+def test_a_table_of_hits_shows_three_decimals_and_keeps_all():
+    """What is derived from it is a plain DataFrame."""
+    frame = Hits([hit(2, vector_score=0.52345678, keyword_score=1e-6)]).to_dataframe()
+    shown = repr(frame)
+    assert "0.333" in shown
+    assert "0.523 " in shown
+    assert "<0.001" in shown
+    assert "0.3333" not in shown
+    assert "<td>0.523</td>" in frame._repr_html_()
+    assert "<td>&lt;0.001</td>" in frame._repr_html_()
+    assert frame.vector_score[0] == 0.52345678
+    assert type(frame[["score"]]) is type(pickle.loads(pickle.dumps(frame))) is pd.DataFrame
