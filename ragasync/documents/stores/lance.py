@@ -42,6 +42,7 @@ from ragasync.sqlite_file import (
 )
 
 if TYPE_CHECKING:
+    from lancedb import DBConnection
     from lancedb.table import LanceTable
 
 if sys.platform != "win32":
@@ -162,13 +163,13 @@ class LanceFolder:
         self._is_read_only = False
         self._entries = StoredEntries()
         with clear_lance_errors(path):
-            self._table: LanceTable | None = self._open()
+            self._folder: DBConnection | None = self._open()
 
     columns_of = staticmethod(columns_of)
 
     @contextmanager
     def reading(self) -> Iterator[LanceRows]:
-        """Context manager for a read from the newest version of the table."""
+        """Context manager for reads from one version of the table, the newest."""
         with clear_lance_errors(self.path):
             yield LanceRows(self._opened(), self.path, self._entries)
 
@@ -233,11 +234,11 @@ class LanceFolder:
     def check_writable(self) -> None:
         """Check that the folder can be written to."""
         with self._lock, clear_lance_errors(self.path):
-            if self._table is None:
+            if self._folder is None:
                 return  # each document's own error says that the store is closed
             if self._is_read_only:
                 self._is_read_only = False  # it may have become writable
-                self._table = self._open()
+                self._folder = self._open()
             try:
                 for folder in (".", f"{_NAME}.lance", f"{_NAME}.lance/_versions"):
                     TemporaryFile(dir=Path(self.path) / folder).close()
@@ -254,30 +255,33 @@ class LanceFolder:
     def close(self) -> None:
         """Compact the table if needed, and close it; calling it again has no effect."""
         with self._lock:
-            table, self._table = self._table, None
-            if table is not None and self._commits:
-                self._compact_if_slow(table)
+            if self._folder is not None and self._commits:
+                with suppress(*_LANCE_ERRORS):  # the folder may be gone
+                    self._compact_if_slow(self._opened())
+            self._folder = None
 
-    def _open(self) -> LanceTable:
-        """Open the table, create it if it is missing, or open it for reading only."""
-        folder = Path(self.path)
-        folder.mkdir(exist_ok=True)
+    def _open(self) -> DBConnection:
+        """Connect to the folder; create the table if it is missing, if that is possible."""
+        import lancedb
+
+        Path(self.path).mkdir(exist_ok=True)
+        folder = lancedb.connect(self.path)
         try:
             with file_lock(self._lock_file):
-                table = _table_in(self.path)
-                _index_words(table)
+                _index_words(_table_in(folder, self.path))
         except OSError as error:
-            if error.errno not in _READ_ONLY or not (folder / f"{_NAME}.lance").is_dir():
+            if error.errno not in _READ_ONLY or not Path(self.path, f"{_NAME}.lance").is_dir():
                 raise
             self._is_read_only = True
-            table = _table_in(self.path)
-        return table
+            _table_in(folder, self.path)
+        return folder
 
     def _opened(self) -> LanceTable:
-        """Table, if the store is not closed."""
-        if self._table is None:
+        """The newest version of the table, if the store is not closed."""
+        folder = self._folder
+        if folder is None:
             raise StoreError(f"the store {self.path!r} is closed: open it again")
-        return self._table
+        return folder.open_table(_NAME)
 
     def _compact_if_grown(self, table: LanceTable) -> None:
         """Compact the table if that does not copy many old rows for a few new ones."""
@@ -317,12 +321,8 @@ class LanceFolder:
         return sum(at < until for at in times) > _MAX_OLD_VERSIONS
 
 
-def _table_in(path: str) -> LanceTable:
-    import lancedb
-
+def _table_in(folder: DBConnection, path: str) -> LanceTable:
     schema = table_schema().with_metadata({"ragasync_store": _VERSION})
-    # Each operation looks for versions that another process has written.
-    folder = lancedb.connect(path, read_consistency_interval=timedelta(0))
     if _NAME not in folder.list_tables().tables:
         folder.create_table(_NAME, schema=schema, exist_ok=True)
     table = folder.open_table(_NAME)

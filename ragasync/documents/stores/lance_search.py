@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache, partial
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -283,36 +284,32 @@ def _number(value: float) -> str:
 _INVERTED = str.maketrans("0123456789abcdef", "fedcba9876543210")
 
 
-Row: TypeAlias = dict[str, Any]
-"""The columns of a chunk that a search reads, with its cosine if it has been computed."""
-
 FRAME = ("document_id", "source", "ordinal", "start", "end", "text", "of_document", "of_chunk")
 """The columns of a store's DataFrame."""
+
+Ranking: TypeAlias = list[tuple[int, float]]
+"""Chunks by the ids of their rows in one version of the table, with their scores, best first."""
 
 _IN_PREDICATE = 500
 """Values listed in one predicate."""
 
 
 def run_search(table: LanceTable, search: Search, condition: Condition | None) -> Hits:
-    """Run a search, and return its hits."""
-    query, words = search.vector, search.words
+    """Run a search in one version of a table, and return its hits."""
     predicate = predicate_of(condition, StoredTexts(table))
-    near: list[Row] = []
-    worded: list[Row] = []
-    if query is not None and search.mode != "keyword":
-        near = _nearest(table, query, search.depth, predicate)
-    if search.mode != "vector":
-        worded = _worded(table, search, predicate)
-    rows = {row["id"]: row for row in (*near, *worded)}
-    nearest = [(row["id"], rows[row["id"]]["cosine"]) for row in near]
-    ranking = search.joined(
-        [(id_, cosine) for id_, cosine in nearest if search.is_near(cosine)],
-        [(row["id"], row["_score"]) for row in worded if search.is_near(row.get("cosine"))],
-    )
-    scores = {row["id"]: row["_score"] for row in worded}
-    cosines = {id_: row.get("cosine") for id_, row in rows.items()}
-    word_scores = partial(_word_scores, table, words)
-    return search.best_hits(ranking, cosines, scores, word_scores, lambda id_: _hit_of(rows[id_]))
+    # Each ranking reads the condition's column for itself; LanceDB works without Python's lock.
+    with ThreadPoolExecutor(1) as thread:
+        ranked = thread.submit(_worded, table, search, predicate)
+        near = _nearest(table, search, predicate)
+        worded = ranked.result()
+    cosines, scores = dict(near), dict(worded)
+
+    def read(rows: list[int]) -> list[Hit]:
+        others = [row for row in rows if row not in scores]
+        scores.update(_by_words(table, search.words, len(others), _among(others)))
+        return _hits(table, search.vector, rows, cosines, scores)
+
+    return search.best_hits(search.joined(near, worded), read)
 
 
 class StoredTexts:
@@ -348,84 +345,84 @@ def vectors_of_texts(table: LanceTable, texts: Sequence[str]) -> list[NDArray[np
     return [known.get(each) for each in digests]
 
 
-def _nearest(table: LanceTable, query: NDArray[np.float32], k: int, predicate: str) -> list[Row]:
-    """The `k` chunks nearest to a vector, of those that a predicate selects."""
-    if not query.any():
+def _nearest(table: LanceTable, search: Search, predicate: str) -> Ranking:
+    """The nearest chunks to a query's vector, of those that a predicate selects."""
+    query = search.vector
+    if query is None or search.mode == "keyword" or not query.any():
         return []
-    found: list[Row] = (
+    rows = (
         table.search(query, query_type="vector", vector_column_name="vector")
         .distance_type("cosine")
         .where(predicate, prefilter=True)
-        .select(["id", *FRAME, "_distance"])
-        .limit(k)
-        .to_list()
+        .select(["_distance"])
+        .with_row_id(True)
+        .limit(search.depth)
+        .to_arrow()
     )
-    return [row | {"cosine": float(1 - row["_distance"])} for row in found]
+    cosines = (1 - rows["_distance"].to_numpy()).tolist()
+    near = zip(rows["_rowid"].to_pylist(), cosines, strict=True)
+    return [(row, cosine) for row, cosine in near if search.is_near(cosine)]
 
 
-def _worded(table: LanceTable, search: Search, predicate: str) -> list[Row]:
+def _worded(table: LanceTable, search: Search, predicate: str) -> Ranking:
     """The best chunks by BM25, of those that are near enough and that a predicate selects."""
-    if search.min_score is None or search.vector is None:
-        columns = ["id", *FRAME, "vector", "_score"]
-        rows = _by_words(table, search.words, search.depth, predicate, columns)
-        return [] if rows is None else _with_cosines(rows, search.vector)
+    if search.mode == "vector":
+        return []
+    if search.min_score is None:
+        return _by_words(table, search.words, search.depth, predicate)
     # How many of the best are not near enough is unknown: read until there are enough that are.
-    ranked = _by_words(table, search.words, table.count_rows(), predicate, ["id", "_score"])
-    scores = [] if ranked is None else ranked.to_pylist()
-    found: list[Row] = []
-    for start in range(0, len(scores), _IN_PREDICATE):
-        block = scores[start : start + _IN_PREDICATE]
-        listed = ", ".join(f"'{row['id']}'" for row in block)
-        rows = table.search().where(f"id IN ({listed})").select(["id", *FRAME, "vector"]).to_arrow()
-        by_id = {row["id"]: row for row in _with_cosines(rows, search.vector)}
-        joined = [by_id[row["id"]] | row for row in block if row["id"] in by_id]
-        found += [row for row in joined if search.is_near(row["cosine"])]
-        if len(found) >= search.depth:
-            break
+    ranking = _by_words(table, search.words, table.count_rows(), predicate)
+    found: Ranking = []
+    while ranking and len(found) < search.depth:
+        block, ranking = ranking[:_IN_PREDICATE], ranking[_IN_PREDICATE:]
+        hits = _hits(table, search.vector, [row for row, _ in block])
+        found += [
+            pair for pair, hit in zip(block, hits, strict=True) if search.is_near(hit.vector_score)
+        ]
     return found[: search.depth]
 
 
-def _word_scores(
-    table: LanceTable, words: Sequence[str], chunks: Sequence[str]
-) -> dict[str, float]:
-    """BM25 scores of chunks by their ids, of those that contain one of the words."""
-    if not chunks:
-        return {}
-    listed = ", ".join(f"'{id_}'" for id_ in chunks)
-    rows = _by_words(table, words, len(chunks), f"id IN ({listed})", ["id", "_score"])
-    return {} if rows is None else dict(zip(*rows.to_pydict().values(), strict=True))
-
-
-def _by_words(
-    table: LanceTable, words: Sequence[str], k: int, predicate: str, columns: list[str]
-) -> pa.Table | None:
-    """Columns of the `k` best chunks by BM25 that a predicate selects; None without words."""
+def _by_words(table: LanceTable, words: Sequence[str], k: int, predicate: str) -> Ranking:
+    """The `k` best chunks by BM25, of those that have a word and that a predicate selects."""
     from lancedb.query import MatchQuery
 
-    if not words:
-        return None
-    return (
+    if not words or not k:
+        return []
+    rows = (
         table.search(MatchQuery(" ".join(words), "words"), query_type="fts")
         .where(predicate, prefilter=True)
-        .select(columns)
+        .select(["_score"])
+        .with_row_id(True)
         .limit(k)
         .to_arrow()
     )
+    return list(zip(rows["_rowid"].to_pylist(), rows["_score"].to_pylist(), strict=True))
 
 
-def _with_cosines(rows: pa.Table, query: NDArray[np.float32] | None) -> list[Row]:
-    """Rows with the cosine of their vector and the query's, if there is one, for the vector."""
-    found: list[Row] = rows.drop_columns(["vector"]).to_pylist()
-    if query is None:
-        return found
-    cosines = (scaled_to_one(_vectors_in(rows)) @ query).tolist()
-    return [row | {"cosine": cosine} for row, cosine in zip(found, cosines, strict=True)]
+def _among(rows: Sequence[int]) -> str:
+    """Predicate of some rows."""
+    return f"_rowid IN ({', '.join(map(str, rows))})"
 
 
-def _hit_of(row: Row) -> Hit:
-    metadata = json.loads(row["of_document"]) | json.loads(row["of_chunk"])
-    place = row["document_id"], row["source"], row["text"], row["start"], row["end"]
-    return Hit(*place, 0.0, metadata)
+def _hits(
+    table: LanceTable,
+    query: NDArray[np.float32] | None,
+    rows: list[int],
+    cosines: Mapping[int, float] = {},
+    scores: Mapping[int, float] = {},
+) -> list[Hit]:
+    """Read chunks as hits, with their partial scores; an unknown cosine is computed."""
+    found = table.take_row_ids(rows).select([*FRAME, "vector"]).with_row_id().to_arrow()
+    ids = found["_rowid"].to_pylist()
+    if query is not None:
+        computed = (scaled_to_one(_vectors_in(found)) @ query).tolist()
+        cosines = {**dict(zip(ids, computed, strict=True)), **cosines}
+    hits = {}
+    for id_, row in zip(ids, found.drop_columns(["vector"]).to_pylist(), strict=True):
+        metadata = json.loads(row["of_document"]) | json.loads(row["of_chunk"])
+        place = row["document_id"], row["source"], row["text"], row["start"], row["end"]
+        hits[id_] = Hit(*place, 0.0, metadata, cosines.get(id_), scores.get(id_))
+    return [hits[id_] for id_ in rows]
 
 
 def _vectors_in(rows: pa.Table) -> NDArray[np.float32]:

@@ -175,48 +175,35 @@ class Search:
         return reciprocal_rank_fusion(closer, [key for key, _ in worded])
 
     def best_hits(
-        self,
-        ranking: Sequence[tuple[Key, float]],
-        cosines: Mapping[Key, float | None],
-        scores: dict[Key, float],
-        scores_of: Callable[[list[Key]], Mapping[Key, float]],
-        hit_of: Callable[[Key], Hit],
+        self, ranking: Sequence[tuple[Key, float]], read: Callable[[list[Key]], list[Hit]]
     ) -> Hits:
         """
         Best hits of a ranking.
 
         Args:
             ranking: Chunks with their scores, best first.
-            cosines: The cosines of chunks, if they are known.
-            scores: The known BM25 scores.
-            scores_of: Finds the BM25 scores of further chunks.
-            hit_of: Reads a chunk without its scores.
+            read: Reads chunks, each with its cosine and BM25 score, if it has any.
         """
         found = Hits(query=self.text)
         for start in range(0, len(ranking), self.k):  # the first block usually suffices
             block = ranking[start : start + self.k]
-            scores |= scores_of([key for key, _ in block if key not in scores])
-            for key, score in block:
-                hit, cosine, keyword_score = hit_of(key), cosines.get(key), scores.get(key)
-                if self._is_hit(hit.text, cosine, keyword_score is not None):
-                    found.append(
-                        replace(hit, score=score, vector_score=cosine, keyword_score=keyword_score)
-                    )
-                if len(found) == self.k:
-                    return found
-        return found
+            hits = zip(read([key for key, _ in block]), block, strict=True)
+            found += [replace(hit, score=score) for hit, (_, score) in hits if self._is_hit(hit)]
+            if len(found) >= self.k:
+                break
+        return found[: self.k]
 
     def is_near(self, cosine: float | None) -> bool:
         """Whether a cosine is at least the minimum."""
         return self.min_score is None or (cosine is not None and cosine >= self.min_score)
 
-    def _is_hit(self, text: str, cosine: float | None, has_word: bool) -> bool:
+    def _is_hit(self, hit: Hit) -> bool:
         """Whether a chunk has anything in common with the query."""
-        if has_word or not self.hashed:
+        if hit.keyword_score is not None or not self.hashed:
             return True
-        if cosine is None or cosine <= 0:
+        if hit.vector_score is None or hit.vector_score <= 0:
             return False
-        return self.vector_is_given or have_feature_in_common(text, self.text)
+        return self.vector_is_given or have_feature_in_common(hit.text, self.text)
 
 
 Embed: TypeAlias = Callable[[Sequence[str]], Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from sqlite3 import Connection
 from typing import cast
 
@@ -159,10 +159,12 @@ def run_search(
         [pair for pair in ranking if search.is_near(cosines.get(pair[0]))]
         for ranking in (near, worded)
     )
-    ranking = search.joined(near, worded[: search.depth])
-    return search.best_hits(
-        ranking, cosines, scores, partial(word_scores, db, words), partial(chunk_at, db)
-    )
+
+    def read(numbers: list[int]) -> list[Hit]:
+        scores.update(word_scores(db, words, [each for each in numbers if each not in scores]))
+        return [_hit(db, each, cosines.get(each), scores.get(each)) for each in numbers]
+
+    return search.best_hits(search.joined(near, worded[: search.depth]), read)
 
 
 def ranked_by_words(
@@ -204,15 +206,15 @@ def word_scores(db: Connection, words: Sequence[str], chunks: Iterable[int]) -> 
     return dict(found)
 
 
-def chunk_at(db: Connection, number: int) -> Hit:
-    """A chunk as a hit without scores."""
+def _hit(db: Connection, number: int, cosine: float | None, keyword_score: float | None) -> Hit:
+    """A chunk as a hit with its partial scores."""
     document_id, source, text, start, end, of_document, of_chunk = db.execute(
         'SELECT documents.id, source, text, "start", "end", documents.metadata, chunks.metadata '
         "FROM chunks JOIN documents ON documents.number = document WHERE chunks.number = ?",
         (number,),
     ).fetchone()
     metadata = json.loads(of_document) | json.loads(of_chunk)
-    return Hit(document_id, source, text, start, end, 0.0, metadata)
+    return Hit(document_id, source, text, start, end, 0.0, metadata, cosine, keyword_score)
 
 
 def _numbers_where(db: Connection, condition: Condition) -> NDArray[np.int64]:
