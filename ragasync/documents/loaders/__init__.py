@@ -44,7 +44,7 @@ from ragasync.documents.sources import Origin, Source, part_id, source_of
 
 __all__ = ["LOADERS", "LOADER_VERSION", "Loaded", "Loader", "Record", "load_source"]
 
-LOADER_VERSION = 5
+LOADER_VERSION = 4
 """Part of the fingerprint of documents; increased when loaders change the text of a file."""
 
 MAX_BYTES = 50_000_000

@@ -6,8 +6,14 @@ import codecs
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from charset_normalizer import CharsetMatch, CharsetMatches
+
 
 MARKS = (
     # Those of UTF-32 first: they begin like those of UTF-16.
@@ -64,12 +70,10 @@ _DECLARATIONS = (
 _MIN_WIDE = 8
 """The minimum number of characters by which UTF-16 beyond ASCII is recognized."""
 
-# Encodings of ASCII bytes with escape sequences; each refuses the escapes of the others.
-_ESCAPED = "iso2022_kr iso2022_jp iso2022_jp_2 iso2022_jp_ext iso2022_jp_3 iso2022_jp_2004 hz"
-# Those of HZ only with characters in common use, and so without the small letters of TeX.
-_ESCAPE = re.compile(
-    rb"\x1b(?:\$[@AB]|\$\([CDOPQ]|\([BIJ]|\$\)C)|[\x0e\x0f]|~\{(?:[\x21-\x57][\x21-\x7e])+~\}"
-)
+_JAPANESE = ("iso2022_jp", "iso2022_jp_2", "iso2022_jp_ext", "iso2022_jp_3", "iso2022_jp_2004")
+_TO_JAPANESE = re.compile(rb"\x1b(?:\$[@AB]|\$\([CDOPQ]|\([BIJ])")
+_TO_KOREAN = re.compile(rb"\x1b\$\)C|[\x0e\x0f]")
+_TO_CHINESE = re.compile(rb"~\{((?:[\x21-\x7d][\x21-\x7e])+)~\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +149,25 @@ def _as_declared(data: bytes) -> Decoded | None:
 
 
 def _with_escapes(data: bytes) -> Decoded | None:
-    """Decode a text in ISO-2022 or HZ, if it has several escapes that lead to letters."""
-    has_escapes = data.isascii() and (b"\x1b$" in data or b"~{" in data)
-    if not has_escapes or len(_ESCAPE.findall(data)) < 2:
+    """Decode a text in ISO-2022 or HZ, which are ASCII bytes with escape sequences."""
+    if not data.isascii():
         return None
-    return next(filter(None, (_eastern(data, encoding) for encoding in _ESCAPED.split())), None)
+    if b"\x1b$)C" in data and len(_TO_KOREAN.findall(data)) > 2:
+        return _eastern(data, "iso2022_kr")
+    if b"\x1b$" in data and len(_TO_JAPANESE.findall(data)) > 1:
+        return next(filter(None, (_eastern(data, encoding) for encoding in _JAPANESE)), None)
+    if b"~{" in data and _has_hz(data):
+        return _eastern(data, "hz")
+    return None
+
+
+def _has_hz(data: bytes) -> bool:
+    """Return whether there are several escapes of HZ, with characters in common use."""
+    written = _TO_CHINESE.findall(data)
+    leads = b"".join(part[::2] for part in written)
+    # Level 1 of GB 2312 and its punctuation, and so no small letters, as in TeX.
+    common = sum(lead <= 0x57 for lead in leads)
+    return len(written) > 1 and 4 * common >= 3 * len(leads)
 
 
 def _eastern(data: bytes, encoding: str) -> Decoded | None:
@@ -241,24 +259,49 @@ def _spaces_and_letters(read: Decoded) -> tuple[int, int]:
 
 
 MAX_GUESSED = 200_000
-"""The maximum number of bytes for a guess."""
+"""The maximum number of bytes for a guess: they are decoded by some thirty encodings."""
 
 # Encodings that files are found in. EBCDIC, UTF-7 and the like would only win by accident.
 _GUESSED = (
-    "big5hkscs cp932 cp949 euc_jis_2004 euc_kr gb18030 johab shift_jis_2004 "
+    "big5hkscs cp932 cp949 cp950 euc_jp gb18030 johab "
     "cp1250 cp1251 cp1252 cp1253 cp1254 cp1255 cp1256 cp1257 cp1258 cp874 "
-    "iso8859-2 iso8859-5 iso8859-6 iso8859-7 iso8859-15 koi8-r koi8-u "
-    "cp437 cp850 cp852 cp855 cp866 mac-cyrillic mac-roman"
+    "iso8859_2 iso8859_5 iso8859_6 iso8859_7 iso8859_15 koi8_r koi8_u "
+    "cp437 cp850 cp852 cp855 cp866 mac_cyrillic mac_roman"
 )
 
-# Commoner variants are tried before the guess that includes their characters.
-_NAMES = {
-    "euc_jis_2004": ("euc_jp", "euc_jis_2004"),
-    "shift_jis_2004": ("cp932", "shift_jis_2004"),
+# The encodings preferred among equally good guesses, because more files use them.
+_COMMON = ("cp1252", "cp1250", "cp1251", "cp1254")
+_AS_COHERENT = 0.03
+
+# Variants with a few more characters: tried if the guess does not fit the whole file.
+_RELATED = {
+    "big5hkscs": ("cp950",),
+    "cp932": ("shift_jis_2004",),
+    "euc_jp": ("euc_jis_2004",),
 }
+
+# Half-width katakana, single letters of Hangul, and ideographs beyond the first 20,000.
+_ODD = re.compile("[\uff61-\uff9f\u3131-\u318e\U00020000-\U0003ffff]")
+_FILLER = "\u3164"
+"""The character by which EUC-KR starts a syllable spelt by its letters, decoded as cp949."""
+
+# Such as ¶ in gę¶l± and ¶wiat, as cp1250 reads ISO 8859-2; Catalan has · and some texts ª and º.
+_SIGN_IN_WORD = re.compile(
+    r"[^\W\d_][\xa1-\xa9\xab\xac\xae-\xb4\xb6\xb8\xb9\xbb-\xbf][^\W\d_]"
+    r"|(?<!\w)[\xa6\xae\xaf\xb6\xb8\xbc\xbe][^\W\d_]"
+)
+
+_LAST_COMMON_KANJI = "腕".encode("cp932")  # the end of level 1 of JIS X 0208
+
+_KANA = re.compile("[\u3041-\u30fa]")
 
 _MIN_EVIDENCE = 3
 """The fewest bytes beyond ASCII from which a guess can be made."""
+
+_SHORT = 60
+"""Below this number of bytes beyond ASCII, the shape of words says more than statistics."""
+
+_SHAPED = 0.7  # how likely a guess by the shape of words is, if there are enough of them
 
 _ACCENTS = "àáâãäåæçèéêëìíîïñòóôõöøùúûüßœÿÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜŒŸ"
 _ACCENT = re.compile(f"[{_ACCENTS}]")
@@ -270,31 +313,56 @@ _NOT_WESTERN = re.compile(
     f"|[a-zA-Z{_ACCENTS}](?:[^\\w\\s\\x00-\\x7f’–—·®™°…]|[¹³¼½¾])[a-zA-Z{_ACCENTS}]"
     f"|[{_ACCENTS}]{{3}}|[a-zà-ÿ][À-ÞŒŸ]"
 )
+
 _HIGH = re.compile(rb"[\x80-\xff]")
+_WORD = re.compile(rb"[A-Za-z\x80-\xff]+")
+_HIGH_RUN = re.compile(rb"[\x80-\xff]+")
+_PAIRS = re.compile(rb"(?:[\xa1-\xf7][\xa1-\xfe])+")
+_CYRILLIC_WORD = re.compile("[А-ЯЁ]?[а-яё]+|[А-ЯЁ]+")
+_HEBREW_WORD = re.compile(rb"[\xe0-\xfa]+")
 
 
 def guessed(data: bytes) -> Decoded | None:
-    """Return the likeliest text by chardet, whole and strict; None without one."""
+    """Return the likeliest text by charset-normalizer, whole and strict; None without one."""
     sample = _telling_part(data)
     evidence = len(_HIGH.findall(sample))
-    # A few bytes that fit the commonest encoding are in it, such as a price with a pound sign.
     if evidence < _MIN_EVIDENCE or _is_western(sample):
-        guesses = [("cp1252", 0.7)]
-    else:
-        guesses = _by_statistics(sample)
-    for encoding, likely in guesses:
-        if (read := read_strictly(data, encoding)) is not None:
-            confidence = min(likely * evidence / (evidence + _MIN_EVIDENCE), 0.99)
-            return Decoded(read.text, encoding, round(confidence, 2))
+        # A few bytes that fit the commonest encoding are in it, such as a price with a pound sign.
+        if (read := read_strictly(data, "cp1252")) is not None:
+            return Decoded(read.text, "cp1252", _confidence(_SHAPED, evidence))
+        if evidence < _MIN_EVIDENCE:
+            return None
+    # It takes 40 ms to import, and few runs meet a file that needs it.
+    from charset_normalizer import from_bytes
+
+    shaped = _by_shape_of_words(sample) if evidence < _SHORT else None
+    if shaped and (read := read_strictly(data, shaped)) is not None:
+        return Decoded(read.text, shaped, _confidence(_SHAPED, evidence))
+    matches = from_bytes(
+        sample, cp_isolation=_GUESSED.split(), preemptive_behaviour=False, enable_fallback=False
+    )
+    for match in sorted(matches, key=_order(matches)):
+        names = sorted(match.could_be_from_charset, key=_rank)
+        if _FILLER in str(match):
+            names.insert(0, "euc_kr")
+        for encoding in (*names, *_RELATED.get(match.encoding, ())):
+            if (read := read_strictly(data, encoding)) is not None:
+                likely = (1 - match.chaos) * (0.5 + match.coherence / 2)
+                return Decoded(read.text, encoding, _confidence(likely, evidence))
     return None
+
+
+def _confidence(likely: float, evidence: int) -> float:
+    """Return the confidence of a guess by its evidence in bytes; below 1."""
+    return round(min(likely * evidence / (evidence + _MIN_EVIDENCE), 0.99), 2)
 
 
 def _is_western(data: bytes) -> bool:
     """
     Return whether words are spelt as in Western Europe, in cp1252.
 
-    In a few words, statistics cannot tell this from other encodings, but their letters become signs
-    inside words, letters of Icelandic alone, or many in a row.
+    The statistics of cp1250, cp1257 and cp775 are similar, but their letters become signs inside
+    words, letters of Icelandic alone, or many in a row.
     """
     text = data.decode("cp1252", "replace")
     if _NOT_WESTERN.search(text) or ("õ" in text and "ã" not in text):  # as Hungarian ő comes out
@@ -304,16 +372,153 @@ def _is_western(data: bytes) -> bool:
     return 3 * plain >= letters
 
 
-def _by_statistics(data: bytes) -> list[tuple[str, float]]:
-    """Return the encodings that bytes may be in, likeliest first, with their confidence."""
-    # It takes 50 ms to import, and few runs meet a file that needs it.
-    from chardet import detect_all
+def _by_shape_of_words(data: bytes) -> str | None:
+    """
+    Return the encoding in which a few words are well-spelt; None if there is none.
 
-    matches = detect_all(
-        data, ignore_threshold=True, compat_names=False, include_encodings=_GUESSED.split()
+    charset-normalizer mistakes the script of a few words. In Cyrillic, capitals are at the start of
+    words or everywhere, and a quarter of the letters are vowels; Hebrew has no capitals; Japanese
+    has kana, and common kanji have their own range in Shift JIS, as common ideographs in GB 2312.
+    """
+    words = [word for word in _WORD.findall(data) if not word.isascii()]
+    if _is_cyrillic(words, "cp1251"):
+        return "cp1251"
+    if all(map(_HEBREW_WORD.fullmatch, words)):
+        return "cp1255"
+    for encoding in ("koi8-r", "cp866", "iso8859-5"):
+        if _is_cyrillic(words, encoding):
+            return encoding
+    japanese = read_strictly(data, "cp932")
+    if japanese is not None and all(map(_is_common_japanese, set(japanese.text))):
+        return "cp932"
+    runs = b"".join(_HIGH_RUN.findall(data))
+    if not _PAIRS.fullmatch(runs):
+        return None
+    leads = runs[::2]
+    if 5 * (leads.count(0xA4) + leads.count(0xA5)) >= len(leads):
+        return "euc_jp"
+    # With leads up to 0xC8 alone, it may as well be Korean or in Big5.
+    is_common = all(0xB0 <= lead <= 0xD7 or lead in (0xA1, 0xA3) for lead in leads)
+    return "gb18030" if is_common and max(leads) > 0xC8 else None
+
+
+def _is_cyrillic(words: list[bytes], encoding: str) -> bool:
+    spelt = [word.decode(encoding, "replace") for word in words]
+    letters = "".join(spelt).lower()
+    vowels = sum(map(letters.count, "аеиоуъыэюя"))
+    return all(map(_CYRILLIC_WORD.fullmatch, spelt)) and 4 * vowels >= len(letters)
+
+
+def _order(matches: CharsetMatches) -> Callable[[CharsetMatch], tuple[bool, bool, int]]:
+    """Return the sort key of matches: those with unlikely characters last, then in their order."""
+    best = next((match for match in matches if not _is_odd(match)), None)
+
+    def key(match: CharsetMatch) -> tuple[bool, bool, int]:
+        is_as_good = best is not None and (
+            match.chaos <= best.chaos and match.coherence >= best.coherence - _AS_COHERENT
+        )
+        return _is_odd(match), not is_as_good, _rank(match.encoding) if is_as_good else 0
+
+    return key
+
+
+def _is_odd(match: CharsetMatch) -> bool:
+    """Return whether a text is spelt as in no language of its encoding."""
+    text = str(match)
+    if match.encoding == "cp949" and _FILLER in text:
+        return False
+    if 10 * len(_ODD.findall(text)) > len(text):
+        return True
+    beyond_ascii = len(text) - len(text.encode("ascii", "ignore"))
+    if 25 * len(_SIGN_IN_WORD.findall(text)) > beyond_ascii:
+        return True
+    misread = _MISREAD.get(match.encoding)
+    return misread is not None and misread(text.lower())
+
+
+def _is_misread_as_western(text: str) -> bool:
+    # Turkish ğ and ş, Baltic š, Croatian ć and đ come out as letters of Iceland, but not its æ with
+    # its vowels.
+    is_icelandic = "æ" in text and any(letter in text for letter in "áíúýö")
+    if ("þ" in text or "ð" in text) and not is_icelandic:
+        return True
+    # Hungarian ő comes out as õ: Portuguese has ã too, and Estonian none of the others.
+    return "õ" in text and "ã" not in text and any(letter in text for letter in "áéíóú")
+
+
+def _is_misread_as_central(text: str) -> bool:
+    # Turkish and Baltic letters come out as đ, which is Croatian as ć is, and ţ, Romanian as ă.
+    # Czech š and ž of ISO 8859-2 come out as ą, which is Polish, and ľ, which is Slovak.
+    return (
+        ("đ" in text and "ć" not in text)
+        or ("ţ" in text and "ă" not in text)
+        or ("ą" in text and any(letter in text for letter in "čěřů"))
+        or ("ľ" in text and any(letter in text for letter in "ěřů"))
     )
-    guesses = [(each["encoding"], each["confidence"]) for each in matches if each["encoding"]]
-    return [(name, likely) for found, likely in guesses for name in _NAMES.get(found, (found,))]
+
+
+def _is_misread_as_turkish(text: str) -> bool:
+    """Return whether ğ and ş occur with letters that Turkish lacks, or without its vowels."""
+    has_its_vowels = any(letter in text for letter in "ıöü")
+    has_others = any(letter in text for letter in "àáèëæõ")
+    return ("ğ" in text or "ş" in text) and (has_others or not has_its_vowels)
+
+
+def _is_misread_as_cyrillic(text: str) -> bool:
+    """Return whether there are too few vowels, as in Hebrew or Greek decoded as Cyrillic."""
+    letters = sum("а" <= letter <= "џ" for letter in text)
+    return 10 * sum(map(text.count, "аеиоуыэюяіїєё")) < 3 * letters
+
+
+def _is_misread_as_shift_jis(text: str) -> bool:
+    """Return whether there is neither kana nor the common kanji of names and titles."""
+    beyond = [letter for letter in text if letter > "\x7f"]
+    return _has_no_kana(text) and 10 * sum(map(_is_common_japanese, beyond)) < 9 * len(beyond)
+
+
+def _is_common_japanese(letter: str) -> bool:
+    """Return whether a character is ASCII, a common kanji, kana or Japanese punctuation."""
+    if "\u4e00" <= letter <= "\u9fff":
+        return letter.encode("cp932", "replace") <= _LAST_COMMON_KANJI
+    return letter <= "\x7f" or "\u3001" <= letter <= "\u30ff" or "\uff01" <= letter <= "\uff60"
+
+
+def _has_no_kana(text: str) -> bool:
+    """Return whether fewer than a twentieth of the letters of a Japanese text are kana."""
+    return 20 * len(_KANA.findall(text)) < len(text) - len(text.encode("ascii", "ignore"))
+
+
+def _is_misread_as_korean(text: str) -> bool:
+    """Return whether many syllables are among those that cp949 adds to EUC-KR."""
+    hangul = "".join(letter for letter in text if "\uac00" <= letter <= "\ud7a3")
+    return 5 * (len(hangul) - len(hangul.encode("euc_kr", "ignore")) // 2) > len(hangul)
+
+
+def _is_misread_as_chinese(text: str) -> bool:
+    """Return whether nearly all characters are among those that GBK adds to GB 2312."""
+    han = "".join(letter for letter in text if "\u4e00" <= letter <= "\u9fff")
+    return 5 * (len(han.encode("gb2312", "ignore")) // 2) < len(han)
+
+
+_MISREAD: Mapping[str, Callable[[str], bool]] = MappingProxyType(
+    {
+        **dict.fromkeys(("cp1252", "iso8859_15"), _is_misread_as_western),
+        **dict.fromkeys(("cp1250", "iso8859_2"), _is_misread_as_central),
+        **dict.fromkeys(
+            "cp1251 koi8_r koi8_u iso8859_5 cp866 mac_cyrillic".split(),  # noqa: SIM905
+            _is_misread_as_cyrillic,
+        ),
+        "cp1254": _is_misread_as_turkish,
+        "cp932": _is_misread_as_shift_jis,
+        "euc_jp": _has_no_kana,
+        "cp949": _is_misread_as_korean,
+        "gb18030": _is_misread_as_chinese,
+    }
+)
+
+
+def _rank(encoding: str) -> int:
+    return _COMMON.index(encoding) if encoding in _COMMON else len(_COMMON)
 
 
 def _telling_part(data: bytes) -> bytes:

@@ -287,7 +287,7 @@ def load_text(data: bytes, *, encoding: str | None = None) -> Loaded:
 
     The order is: a byte order mark; the NUL bytes of UTF-16 and UTF-32, the escape sequences of
     ISO-2022 and HZ; strict UTF-8; the encoding that XML, HTML, CSS or a Python cookie declares, if
-    all bytes are valid in it; ASCII; UTF-8 with a few bad bytes; the guess of chardet.
+    all bytes are valid in it; ASCII; UTF-8 with a few bad bytes; the guess of charset-normalizer.
 
     `metadata["encoding"]` is set for encodings other than UTF-8 and ASCII. A guess also has
     `encoding_confidence`, from 0 to 1. `replaced_bytes` counts bytes that became U+FFFD.

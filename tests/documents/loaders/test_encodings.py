@@ -387,12 +387,12 @@ def test_the_encoding_of_any_text_is_found_in_linear_time(data):
         load_text(data)
 
 
-def test_chardet_is_imported_only_for_a_guess():
+def test_charset_normalizer_is_imported_only_for_a_guess():
     """Most runs never meet a file that needs it."""
     code = (
         "import sys; from ragasync.documents import load_text; load_text(b'a'); "
-        "assert 'chardet' not in sys.modules; load_text('наука'.encode('cp1251')); "
-        "assert 'chardet' in sys.modules"
+        "assert 'charset_normalizer' not in sys.modules; load_text('наука'.encode('cp1251')); "
+        "assert 'charset_normalizer' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=50)
 
