@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from ragasync import AsyncBatchProcessor, AsyncRetry, AttemptTimeout, RateLimiter
-from tests.support.services import now, other_tasks
+from tests.support.manual_clock import advance, on_manual_clock
+from tests.support.services import about, now, other_tasks
 
 pytestmark = pytest.mark.real_time
 
@@ -276,37 +277,39 @@ async def test_a_late_result_is_dropped(gated: Gated):
     assert result.error_count == 1
 
 
+@on_manual_clock
 async def test_a_timed_out_thread_counts_only_its_time(gated: Gated):
     """Times and the log show when it was abandoned, not when it returned."""
     processor = AsyncBatchProcessor(gated, max_concurrency=2, timeout=0.6, retry=AsyncRetry(1, 0.0))
-    released: list[float] = []
-
-    def release() -> None:
-        released.append(now())
-        gated.opened.set()
-
-    began = now()
-    timer = asyncio.get_running_loop().call_later(0.9, release)
-    result = await processor.process([0])
-    timer.cancel()
-    first = result[0].history[0]
+    running = asyncio.create_task(processor.process([0]))
+    await entered(gated, 1)
+    await advance(0.6)
+    await advance(0.3)
+    gated.opened.set()
+    result = await running
     assert result[0].attempts == 2
-    assert 0.6 <= first.seconds < released[0] - began - first.started
-    assert result[0].backed_off > 0.05  # what lies between attempts, the wait for the thread too
+    assert result[0].history[0].seconds == about(0.6)
+    assert result[0].backed_off == about(0.3)  # between attempts: the wait for the thread too
 
 
 @pytest.mark.parametrize(
     ("slots", "held"),
     [(1, "the one slot in use is held by a call"), (2, "all 2 slots in use are held by calls")],
 )
+@on_manual_clock
 async def test_when_all_slots_are_held_for_a_further_timeout_the_job_stops(
     gated: Gated, slots: int, held: str
 ):
     """It gives the reason, and ends although the threads do not."""
     processor = AsyncBatchProcessor(gated, max_concurrency=slots, retry_count=0, timeout=0.25)
-    began = now()
-    result = await processor.process(range(9))
-    assert now() - began >= 0.5
+    running = asyncio.create_task(processor.process(range(9)))
+    await entered(gated, slots)
+    await advance(0.25)
+    await advance(0.249)
+    assert not running.done()
+    await advance(0.001)
+    result = await running
+    assert now() == about(0.5)
     assert result.stopped_because == (
         f"{held} that outlived timeout=0.25 s and cannot be interrupted"
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+from typing import Any
 
 import pytest
 
@@ -11,14 +13,13 @@ from tests.support.fault_schedule import Fate, embedding_of
 from tests.support.hostile_server import HostileService
 from tests.support.http_clients import Asking, on_aiohttp
 
-pytestmark = pytest.mark.real_time
-
 TEXTS = [f"text {number}" for number in range(1_000)]
 VALUES = [embedding_of(text) for text in TEXTS]
 
 AT_ONCE = 16
 
 
+@pytest.mark.real_time
 @pytest.mark.parametrize(
     "limits",
     [
@@ -46,6 +47,7 @@ async def test_nothing_is_sent_to_a_service_that_has_said_how_long_it_is_closed(
     assert max(closing.refused for closing in service.closings) <= AT_ONCE
 
 
+@pytest.mark.real_time
 async def test_a_date_is_waited_for():
     """Retry-After may name an instant in whole seconds."""
     asking = Asking()
@@ -72,6 +74,7 @@ def at_most_in_half_a_second(rate: float) -> int:
     return int(0.04 * rate + 0.5 * rate) + AT_ONCE
 
 
+@pytest.mark.real_time
 async def test_a_job_that_is_given_a_rate_at_its_first_429_stays_below_the_limit():
     """
     Refused requests count like others; one too many, and the service would close again.
@@ -98,6 +101,7 @@ async def test_a_job_that_is_given_a_rate_at_its_first_429_stays_below_the_limit
     assert service.sent_while_closed(asking.refused_at) == []
 
 
+@pytest.mark.real_time
 async def test_a_limiter_below_the_limit_keeps_below_it_after_the_first_429_too():
     """What has come together in the pause does not come all at once after it."""
     asking = Asking()
@@ -116,10 +120,15 @@ async def test_a_limiter_below_the_limit_keeps_below_it_after_the_first_429_too(
 
 async def test_429_that_does_not_say_how_long_backs_off_alone():
     """The refused one waits longer each time; the others are served meanwhile."""
-    fates = {"text 0": Fate(first=(429, 429, 429))}
+    asking, fates = Asking(), {"text 0": Fate(first=(429, 429, 429))}
+
+    async def one(text: str, client: Any) -> int:
+        await asyncio.sleep(0.001)
+        return await asking.one(text, client)
+
     async with HostileService(fates) as service:
         result = await AsyncBatchProcessor(
-            Asking().one,
+            one,
             max_concurrency=1,
             retry=AsyncRetry(3, 0.05, jitter=None),
             resources=on_aiohttp(service),
@@ -132,5 +141,6 @@ async def test_429_that_does_not_say_how_long_backs_off_alone():
         service.arrivals[after].at - service.arrivals[before].at
         for before, after in itertools.pairwise(tries)
     ]
-    assert all(gap >= least for gap, least in zip(gaps, (0.05, 0.1, 0.2), strict=True))
+    late = [gap - least for gap, least in zip(gaps, (0.051, 0.101, 0.201), strict=True)]
+    assert -1e-6 < min(late) <= max(late) < 0.0011  # one other call may be in flight
     assert all(after - before > 1 for before, after in itertools.pairwise(tries))

@@ -24,7 +24,7 @@ RST_ON_CLOSE = struct.pack("ii", 1, 0)
 
 @dataclass
 class Arrival:
-    """A request as it came, on the monotonic clock; `sent` is what the client says of it."""
+    """A request as it came, on the clock of the loop; `sent` is what the client says of it."""
 
     at: float
     sent: float
@@ -130,7 +130,7 @@ class HostileService:
         """Note a request, and do to it what is due."""
         texts = asked["texts"]
         closing = self._closing()
-        self.arrivals.append(Arrival(time.monotonic(), asked["sent"], texts))
+        self.arrivals.append(Arrival(asyncio.get_running_loop().time(), asked["sent"], texts))
         self.asked.update(texts)
         if closing is not None:
             closing.refused += 1
@@ -142,7 +142,7 @@ class HostileService:
 
     def _closing(self) -> Closing | None:
         """Return why this request is refused, if it is."""
-        now = time.monotonic()
+        now = asyncio.get_running_loop().time()
         if self.closings and now < self.closings[-1].end:
             return self.closings[-1]
         if not (len(self.arrivals) in self.closes_at or self._is_over(now)):
@@ -160,7 +160,7 @@ class HostileService:
 
     def _retry_after(self, closing: Closing) -> str:
         """Word the time until the service opens, never too short."""
-        left = closing.end - time.monotonic()
+        left = closing.end - asyncio.get_running_loop().time()
         if self.wording == "date":
             return email.utils.formatdate(round(time.time() + left), usegmt=True)
         return f"{math.ceil(1000 * max(left, 0)) / 1000:.3f}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from json import JSONDecodeError
 
@@ -10,6 +9,7 @@ from ragasync import AttemptTimeout, ResultCountError
 from tests.support.fault_schedule import Trouble
 from tests.support.hostile_server import HostileService
 from tests.support.requirements import needs
+from tests.support.services import now
 
 needs("aiohttp", "httpx")
 
@@ -22,7 +22,7 @@ class Asking:
     An embedding function on aiohttp.
 
     Attributes:
-        refused_at: when it received refusals that say how long to wait, on the monotonic clock.
+        refused_at: when it received refusals that say how long to wait, on the clock of the loop.
     """
 
     def __init__(self) -> None:
@@ -35,20 +35,20 @@ class Asking:
 
     async def many(self, texts: list[str], client: aiohttp.ClientSession) -> list[int]:
         """Have a list of texts embedded."""
-        asked = {"texts": texts, "sent": time.monotonic()}
+        asked = {"texts": texts, "sent": now()}
         try:
             async with client.post("/", json=asked) as reply:
                 values: list[int] = await reply.json()
                 return values
         except aiohttp.ClientResponseError as error:
             if asks_to_wait(error):
-                self.refused_at.append(time.monotonic())
+                self.refused_at.append(now())
             raise
 
 
 async def many_on_httpx(texts: list[str], client: httpx.AsyncClient) -> list[int]:
     """Have a list of texts embedded by the other client."""
-    reply = await client.post("/", json={"texts": texts, "sent": time.monotonic()})
+    reply = await client.post("/", json={"texts": texts, "sent": now()})
     reply.raise_for_status()
     values: list[int] = reply.json()
     return values
