@@ -4,6 +4,7 @@ import io
 import itertools
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -25,7 +26,6 @@ from ragasync.documents import HashingEmbedder, RecursiveSplitter, Stage, embedd
 from ragasync.documents.embedders import (
     EmbeddingProcesses,
     can_start_processes,
-    encode_texts,
     serve,
     usable_cores,
 )
@@ -189,17 +189,18 @@ def test_without_a_usable_interpreter_texts_are_embedded_in_this_process(
 
 def test_the_program_of_a_worker_ends_with_its_input():
     """It says that it is ready, and answers what it was sent."""
-    replies = io.BytesIO()
-    serve(HashingEmbedder(DIMENSION), io.BytesIO(encode_texts(TEXTS)), replies)
+    requests, replies = io.BufferedReader(io.BytesIO(pickle.dumps(TEXTS))), io.BytesIO()
+    serve(HashingEmbedder(DIMENSION), requests, replies)
     ready, rows = replies.getvalue()[:1], np.frombuffer(replies.getvalue()[1:], dtype=np.float32)
     assert ready == embedders.READY
     assert np.array_equal(rows, HashingEmbedder(DIMENSION)(TEXTS).ravel())
 
 
-def test_half_a_request_is_an_error():
+@pytest.mark.parametrize("cut", [1, 20, -1])
+def test_half_a_request_is_an_error(cut):
     """The process that sent it has died."""
-    half = io.BytesIO(encode_texts(TEXTS)[:-1])
-    with pytest.raises(EOFError, match="bytes of texts"):
+    half = io.BufferedReader(io.BytesIO(pickle.dumps(TEXTS)[:cut]))
+    with pytest.raises((EOFError, pickle.UnpicklingError)):
         serve(HashingEmbedder(DIMENSION), half, io.BytesIO())
 
 

@@ -15,9 +15,9 @@ from __future__ import annotations
 import logging
 import math
 import os
+import pickle
 import re
 import signal
-import struct
 import subprocess
 import sys
 import threading
@@ -27,6 +27,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import cache, lru_cache
 from hashlib import blake2b
 from importlib.util import find_spec
+from io import BufferedReader
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
@@ -394,9 +395,6 @@ It stands in for the packages around this one, whose own imports would take thre
 numpy, the only one that an embedder needs.
 """
 
-_HEADER = struct.Struct("=QQ")
-
-
 _computing = threading.Lock()
 
 TURN_SECONDS = 0.05
@@ -566,7 +564,7 @@ class EmbeddingProcess:
             ValueError: this object is closed.
         """
         rows = np.empty((len(texts), self._dimension), dtype=np.float32)
-        request = encode_texts(texts)
+        request = pickle.dumps(list(texts), pickle.HIGHEST_PROTOCOL)
         # One lock is taken before the other is released: replies are received in order, and a
         # thread that waits for its turn to receive lets no further one send.
         self._sending.acquire()
@@ -638,43 +636,17 @@ def run_worker() -> None:
     # Ctrl-C in a terminal reaches this process too; the run that started it decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # PYTHONUNBUFFERED may have made sys.stdout one that writes only a part of what it gets.
-    with open(sys.stdout.fileno(), "wb", closefd=False) as replies:
-        serve(HashingEmbedder(int(sys.argv[1])), sys.stdin.buffer, replies)
+    with (
+        open(sys.stdin.fileno(), "rb", closefd=False) as requests,
+        open(sys.stdout.fileno(), "wb", closefd=False) as replies,
+    ):
+        serve(HashingEmbedder(int(sys.argv[1])), requests, replies)
 
 
-def serve(embedder: HashingEmbedder, requests: BinaryIO, replies: BinaryIO) -> None:
-    """Embed texts until the input ends."""
+def serve(embedder: HashingEmbedder, requests: BufferedReader, replies: BinaryIO) -> None:
+    """Embed texts until the input ends; EOFError or UnpicklingError if it ends within them."""
     replies.write(READY)
     replies.flush()
-    while (texts := read_texts(requests)) is not None:
-        replies.write(embedder(texts).data)
+    while requests.peek(1):
+        replies.write(embedder(pickle.load(requests)).data)  # from the process that started it
         replies.flush()
-
-
-# ── what is sent ────────────────────────────────────────────────────────────────────────────────
-
-
-def encode_texts(texts: Sequence[str]) -> bytes:
-    """Encode texts: their number, the bytes of all, the length of each in characters, and all."""
-    block = "".join(texts).encode("utf-8", "surrogatepass")
-    lengths = np.array([len(text) for text in texts], dtype=np.uint64)
-    return b"".join([_HEADER.pack(len(texts), len(block)), lengths.tobytes(), block])
-
-
-def read_texts(file: BinaryIO) -> list[str] | None:
-    """
-    Read the next texts that `encode_texts` has encoded; None at the end.
-
-    Raises:
-        EOFError: the file ends within them.
-    """
-    if not (header := file.read(_HEADER.size)):
-        return None
-    count, size = _HEADER.unpack(header)
-    lengths = np.frombuffer(file.read(8 * count), dtype=np.uint64)
-    block = file.read(size)
-    if len(block) != size:
-        raise EOFError(f"expected {size} bytes of texts, got {len(block)}")
-    text = block.decode("utf-8", "surrogatepass")
-    ends = np.cumsum(lengths).tolist()
-    return [text[start:end] for start, end in zip([0, *ends], ends, strict=False)]
