@@ -12,7 +12,6 @@ from typing import NamedTuple, Self
 from xml.etree.ElementTree import Element
 
 from ragasync.documents.loaders.docx_elements import (
-    MAX_DEPTH,
     ListNumbers,
     Styles,
     attribute,
@@ -135,7 +134,6 @@ class WordText:
         self._counts = {"footnote": 0, "endnote": 0}
         self._due: list[Note] = []
         self._linked: Callable[[str], str] = lambda _: ""
-        self._depth = 0
         self._tables = 0
         self._fields: list[bool] = []  # of each open field, whether its result has begun
         self._instructions = 0  # open fields whose result has not
@@ -184,7 +182,6 @@ class WordText:
 
     def _each_block(self, parent: Element, flow: _Flow) -> None:
         """Read paragraphs and tables, also inside of wrappers such as content controls."""
-        self._enter()
         for child in parent:
             name = name_of(child)
             if name == "w:p":
@@ -201,7 +198,6 @@ class WordText:
                 )
             elif name not in _LEFT_OUT:
                 self._each_block(child, flow)
-        self._depth -= 1
 
     def _link(self, element: Element, name: str, flow: _Flow) -> None:
         """Read another part that is shown here: a chart, SmartArt, an inserted file."""
@@ -243,7 +239,6 @@ class WordText:
     # Tables
 
     def _table(self, table: Element, flow: _Flow) -> None:
-        self._enter()
         self._tables += 1
         lines, merged = [], frozenset[int]()
         for row in _children(table, "w:tr"):
@@ -252,7 +247,6 @@ class WordText:
                 line, merged = self._row(row, properties, merged)
                 lines.append(line)
         self._tables -= 1
-        self._depth -= 1
         flow.table("\n".join(line for line in lines if line.strip()))
         if self._due and not self._tables:
             self._add_notes(flow)
@@ -297,7 +291,6 @@ class WordText:
 
     def _inline(self, parent: Element | list[Element], pieces: list[str], boxes: _Flow) -> None:
         """Read runs, also inside of wrappers such as links, insertions and smart tags."""
-        self._enter()
         for child in parent:
             name = name_of(child)
             if handle := self._handlers.get(name):
@@ -306,16 +299,6 @@ class WordText:
                 self._say(text_of(child), pieces)
             elif name not in _LEFT_OUT:
                 self._inline(child, pieces, boxes)
-        self._depth -= 1
-
-    def _enter(self) -> None:
-        self._depth += 1
-        if self._depth > MAX_DEPTH:
-            raise LoadError(
-                "docx",
-                f"nested more than {MAX_DEPTH} levels deep: expected what Word can write; "
-                "save the document again in Word",
-            )
 
     def _say(self, text: str, pieces: list[str]) -> None:
         """Take text, unless it is a part of a field's instruction."""
@@ -368,13 +351,11 @@ class WordText:
 
     def _alternatives(self, element: Element, pieces: list[str], boxes: _Flow) -> None:
         """Read the first of several forms of one thing, such as a text box, that has text."""
-        self._enter()
         _first_with_text(
             element,
             lambda form: self._inline(form, pieces, boxes),
             lambda: len(pieces) + boxes.size,
         )
-        self._depth -= 1
 
 
 def _on_one_line(text: str) -> str:

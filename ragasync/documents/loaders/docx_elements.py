@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from string import ascii_lowercase, ascii_uppercase
 from types import MappingProxyType
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from ragasync.documents.loaders.text import load_text
 from ragasync.documents.models import LoadError
 
 MAX_DEPTH = 150
-"""The deepest nesting that is followed; Word itself stops far earlier."""
+"""The deepest nesting of elements that is read; Word itself stops far earlier."""
 
 _OFFICE, _STRICT = "http://schemas.openxmlformats.org", "http://purl.oclc.org/ooxml"
 _PREFIXES = {
@@ -49,9 +49,19 @@ def parse_part(data: bytes, name: str) -> Element:
             "docx", f"{name} declares a document type, which Word never does: save it again in Word"
         )
     try:
-        return fromstring(data)
+        root = fromstring(data)
     except ParseError as error:
         raise LoadError("docx", f"{name} is not well-formed XML: {error}") from None
+    level: list[Element] = [root]
+    for _ in range(MAX_DEPTH):
+        level = list(chain.from_iterable(level))
+    if level:
+        raise LoadError(
+            "docx",
+            f"nested more than {MAX_DEPTH} levels deep: expected what Word can write; "
+            "save the document again in Word",
+        )
+    return root
 
 
 @lru_cache(maxsize=4096)
@@ -442,78 +452,71 @@ _FORMATS = {name: shown for names, shown in _SAME_FORMATS.items() for name in na
 _LEFT_OUT = frozenset({"w:del", "w:moveFrom", "w:rPr", "w:delText", "w:instrText"})
 
 
-def math_text(element: Element, depth: int = 0) -> str:
+def math_text(element: Element) -> str:
     """Return a formula on one line: `x^2`, `a_1`, `(a+b)/2`, `√(x+1)`."""
-    if depth > MAX_DEPTH:
-        raise LoadError("docx", f"a formula nested more than {MAX_DEPTH} deep: simplify it")
     name = name_of(element)
     if name in {"m:t", "w:t"}:
         return element.text or ""
     if name in _LEFT_OUT or (name.startswith("m:") and name.endswith("Pr")):
         return ""
     if shape := _SHAPES.get(name):
-        return shape(_Formula(element, depth))
-    return "".join(math_text(child, depth + 1) for child in element)
+        return shape(element)
+    return "".join(math_text(child) for child in element)
 
 
-class _Formula:
-    """An element of a formula, with the texts of its parts."""
-
-    def __init__(self, element: Element, depth: int) -> None:
-        self._element = element
-        self._depth = depth
-
-    def part(self, name: str) -> str:
-        part = child_of(self._element, f"m:{name}")
-        return "" if part is None else math_text(part, self._depth + 1)
-
-    def group(self, name: str) -> str:
-        """Return the text of a part, in parentheses if it is more than a number or a name."""
-        text = self.part(name)
-        return text if len(text) < 2 or text.isalnum() else f"({text})"
-
-    def parts(self, name: str) -> list[str]:
-        children = [child for child in self._element if name_of(child) == f"m:{name}"]
-        return [math_text(child, self._depth + 1) for child in children]
-
-    def setting(self, properties: str, name: str, default: str) -> str:
-        """Return a character that the properties set; it may be empty."""
-        chosen = child_of(child_of(self._element, f"m:{properties}"), f"m:{name}")
-        return default if chosen is None else attribute(chosen, "val") or ""
+def _part(formula: Element, name: str) -> str:
+    return "".join(_parts(formula, name)[:1])
 
 
-def _scripts(formula: _Formula) -> str:
-    below, above = formula.group("sub"), formula.group("sup")
+def _group(formula: Element, name: str) -> str:
+    """Return the text of a part, in parentheses if it is more than a number or a name."""
+    text = _part(formula, name)
+    return text if len(text) < 2 or text.isalnum() else f"({text})"
+
+
+def _parts(formula: Element, name: str) -> list[str]:
+    return [math_text(child) for child in formula if name_of(child) == f"m:{name}"]
+
+
+def _setting(formula: Element, properties: str, name: str, default: str) -> str:
+    """Return a character that the properties set; it may be empty."""
+    chosen = child_of(child_of(formula, f"m:{properties}"), f"m:{name}")
+    return default if chosen is None else attribute(chosen, "val") or ""
+
+
+def _scripts(formula: Element) -> str:
+    below, above = _group(formula, "sub"), _group(formula, "sup")
     return (f"_{below}" if below else "") + (f"^{above}" if above else "")
 
 
-def _delimited(formula: _Formula) -> str:
-    begin, end = formula.setting("dPr", "begChr", "("), formula.setting("dPr", "endChr", ")")
-    return begin + formula.setting("dPr", "sepChr", "|").join(formula.parts("e")) + end
+def _delimited(formula: Element) -> str:
+    begin, end = _setting(formula, "dPr", "begChr", "("), _setting(formula, "dPr", "endChr", ")")
+    return begin + _setting(formula, "dPr", "sepChr", "|").join(_parts(formula, "e")) + end
 
 
-def _operator(formula: _Formula) -> str:
-    sign = formula.setting("naryPr", "chr", "∫")
-    return f"{sign}{_scripts(formula)} {formula.part('e')}"
+def _operator(formula: Element) -> str:
+    sign = _setting(formula, "naryPr", "chr", "∫")
+    return f"{sign}{_scripts(formula)} {_part(formula, 'e')}"
 
 
-_SHAPES: MappingProxyType[str, Callable[[_Formula], str]] = MappingProxyType(
+_SHAPES: MappingProxyType[str, Callable[[Element], str]] = MappingProxyType(
     {
-        "m:f": lambda formula: f"{formula.group('num')}/{formula.group('den')}",
-        "m:sSup": lambda formula: formula.group("e") + _scripts(formula),
-        "m:sSub": lambda formula: formula.group("e") + _scripts(formula),
-        "m:sSubSup": lambda formula: formula.group("e") + _scripts(formula),
-        "m:sPre": lambda formula: _scripts(formula) + formula.group("e"),
-        "m:rad": lambda formula: f"{formula.group('deg')}√{formula.group('e')}",
+        "m:f": lambda formula: f"{_group(formula, 'num')}/{_group(formula, 'den')}",
+        **dict.fromkeys(
+            ("m:sSup", "m:sSub", "m:sSubSup"),
+            lambda formula: _group(formula, "e") + _scripts(formula),
+        ),
+        "m:sPre": lambda formula: _scripts(formula) + _group(formula, "e"),
+        "m:rad": lambda formula: f"{_group(formula, 'deg')}√{_group(formula, 'e')}",
         "m:nary": _operator,
         "m:d": _delimited,
-        "m:func": lambda formula: f"{formula.part('fName')} {formula.part('e')}",
-        "m:limLow": lambda formula: f"{formula.part('e')}_{formula.group('lim')}",
-        "m:limUpp": lambda formula: f"{formula.part('e')}^{formula.group('lim')}",
-        "m:acc": lambda formula: formula.part("e") + formula.setting("accPr", "chr", "\u0302"),
-        "m:m": lambda formula: "; ".join(formula.parts("mr")),
-        "m:mr": lambda formula: ", ".join(formula.parts("e")),
-        "m:eqArr": lambda formula: "; ".join(formula.parts("e")),
+        "m:func": lambda formula: f"{_part(formula, 'fName')} {_part(formula, 'e')}",
+        "m:limLow": lambda formula: f"{_part(formula, 'e')}_{_group(formula, 'lim')}",
+        "m:limUpp": lambda formula: f"{_part(formula, 'e')}^{_group(formula, 'lim')}",
+        "m:acc": lambda formula: _part(formula, "e") + _setting(formula, "accPr", "chr", "\u0302"),
+        "m:m": lambda formula: "; ".join(_parts(formula, "mr")),
+        "m:mr": lambda formula: ", ".join(_parts(formula, "e")),
+        "m:eqArr": lambda formula: "; ".join(_parts(formula, "e")),
     }
 )
 
