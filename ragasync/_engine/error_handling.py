@@ -190,7 +190,7 @@ class ErrorHandler(Generic[T, R]):
             self._leave_pending(call, failed)
             return
         if (hopeless := _why_no_call_can_succeed(error)) is not None:
-            self.fail(call, error, worker)
+            self.fail(call, error, worker, stops_run=True)
             self._controls.abort(hopeless)
             return
         try:
@@ -230,7 +230,7 @@ class ErrorHandler(Generic[T, R]):
         """Take the next step; a run that is stopping leaves calls without a final error pending."""
         error = failed.error
         if step == "fail" or step == "stop":
-            self.fail(call, error, failed.worker)
+            self.fail(call, error, failed.worker, stops_run=step == "stop")
             if step == "stop" or self._settings.fail_fast:
                 self._controls.stop(_why_fatal(error), cancel=True)
             else:
@@ -316,9 +316,11 @@ class ErrorHandler(Generic[T, R]):
         self.fail(call, call.last_error, worker)
         return True
 
-    def fail(self, call: PendingCall[T], error: BaseException, worker: int) -> None:
+    def fail(
+        self, call: PendingCall[T], error: BaseException, worker: int, *, stops_run: bool = False
+    ) -> None:
         """Make the error the outcome of every item of the call."""
-        self._recorder.record_failure(call, error, worker)
+        self._recorder.record_failure(call, error, worker, stops_run=stops_run)
 
     def _leave_pending(self, call: PendingCall[T], failed: FailedAttempt) -> None:
         """Record the attempts of a call that would be tried again if the run went on."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import repeat
 from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
 
@@ -204,14 +205,27 @@ class Recorder(Generic[T, R]):
 
     # ── failures ──────────────────────────────────────────────────────────────────────────────
 
-    def record_failure(self, call: PendingCall[T], error: BaseException, worker: int) -> None:
-        """Record the error as the outcome of every item of a call."""
+    def record_failure(
+        self, call: PendingCall[T], error: BaseException, worker: int, *, stops_run: bool = False
+    ) -> None:
+        """
+        Record the error as the outcome of every item of a call.
+
+        An error that stops the run (an invalid key, a full disk) is not the item's own, so the next
+        run with the journal makes the call again.
+        """
         stage = None
         if is_a(error, StageFailure):
             stage, error = error.stage, error.error
         stack = self._archive.keep(error)
         for position in range(len(call)):
-            self._record(call, position, "failed", worker, error=error, stack=stack, stage=stage)
+            outcome = self._record(
+                *(call, position, "failed", worker), error=error, stack=stack, stage=stage
+            )
+            if stops_run:
+                self._write(replace(outcome, status="pending", error=None))
+            else:
+                self._write(outcome, stack)
             if because := self._errors.note_failure():
                 self._stop(because)
 
@@ -222,13 +236,13 @@ class Recorder(Generic[T, R]):
     def record_cancelled(self, call: PendingCall[T], worker: int) -> None:
         """Record every item of a call as cancelled."""
         for position in range(len(call)):
-            self._record(call, position, "cancelled", worker)
+            self._write(self._record(call, position, "cancelled", worker))
 
     def record_pending(self, call: PendingCall[T]) -> None:
         """Record the attempts of a call that an early stop leaves without a final outcome."""
         if call.history:
             for position in range(len(call)):
-                self._record(call, position, "pending", call.history[-1].worker)
+                self._write(self._record(call, position, "pending", call.history[-1].worker))
 
     @property
     def defers_parts(self) -> bool:
@@ -258,8 +272,8 @@ class Recorder(Generic[T, R]):
         error: BaseException | None = None,
         stack: str | None = None,
         stage: str | None = None,
-    ) -> None:
-        """Record the outcome of one item of a call that did not succeed."""
+    ) -> Outcome[T, R]:
+        """Record the outcome of one item of a call that did not succeed, and return it."""
         usage = NO_USAGE if call.usage is None else call.usage[position]
         outcome: Outcome[T, R] = Outcome(
             index=call.indices[position],
@@ -279,6 +293,10 @@ class Recorder(Generic[T, R]):
             history=call.history,
         )
         self._sink.record(outcome, stack)
+        return outcome
+
+    def _write(self, outcome: Outcome[T, R], stack: str | None = None) -> None:
+        """Write an outcome to the journal, if there is one."""
         if self._journal is not None:
             self._journal.record(outcome, stack)
 

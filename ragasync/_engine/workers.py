@@ -126,7 +126,7 @@ class WorkerPool:
 
     def spawn(self) -> None:
         """Add a worker under the lowest free number, if the limit allows."""
-        if len(self.tasks) < self._limit:
+        if len(self.tasks) < self._limit and self.error is None:
             self.start(self.take_number())
 
     def take_number(self) -> int:
@@ -147,6 +147,8 @@ class WorkerPool:
         A worker whose present task ends now keeps its number in a new task, so that it stays one
         row of a timeline.
         """
+        if self.error is not None:
+            return  # nothing would cancel it, so the run would never end
         if self._sentinel is None:
             self._sentinel = ShutdownSentinel(self._loop)
         work = self._work(worker, on_fast_path)

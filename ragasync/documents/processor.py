@@ -280,8 +280,8 @@ class AsyncDocumentProcessor:
             long as the stages are unchanged and the store still has its documents; a store that
             cannot tell is trusted. A file with a new modification time is loaded again, so that
             the store has it. A failure is kept, unless the journal has `retry_failed`, the error
-            was an id conflict with another source, which may be gone, or it is a LoadError and
-            `on_unreadable` skips some.
+            stopped the run, it was an id conflict with another source, which may be gone, or it is
+            a LoadError and `on_unreadable` skips some.
 
     Raises:
         TypeError: an argument has the wrong type.

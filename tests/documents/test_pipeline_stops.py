@@ -10,7 +10,12 @@ import pandas as pd
 import pytest
 
 from ragasync import Journal
-from ragasync.documents import AsyncDocumentProcessor, Document, SqliteStore
+from ragasync.documents import (
+    AsyncDocumentProcessor,
+    Document,
+    EmbedderMismatch,
+    SqliteStore,
+)
 from tests.support.embedders import CountingEmbedder
 
 COUNT = 300
@@ -122,3 +127,37 @@ async def test_a_document_left_pending_at_the_limit_is_tried_by_the_next_run(tmp
     second = await processor().process(texts(50))
     assert (first.error_count, first.pending_count) == (3, 47)
     assert (second.error_count, second.success_count) == (3, 47)
+
+
+async def test_no_document_keeps_the_error_of_a_run_that_was_refused(tmp_path):
+    """After a run into the store of another embedder, a run into a new store has all documents."""
+    journal, embed = tmp_path / "journal.sqlite", CountingEmbedder()
+    with SqliteStore(":memory:") as store:
+        await AsyncDocumentProcessor(store=store).process([("first", "The store has a vector.")])
+        processor = AsyncDocumentProcessor(embed=embed, store=store, journal=journal)
+        refused = await processor.process(texts())
+        assert isinstance(refused[0].error, EmbedderMismatch)
+    with SqliteStore(":memory:") as store:
+        processor = AsyncDocumentProcessor(embed=embed, store=store, journal=journal)
+        assert (await processor.process(texts())).success_count == COUNT
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
+@pytest.mark.parametrize("is_async", [False, True])
+def test_an_exit_raised_by_the_embedder_ends_a_run_with_documents_behind_it(
+    kind: type[BaseException], is_async: bool
+):
+    """No worker is started for them once the others have been cancelled."""
+
+    def embed(chunks: list[str]) -> list[list[float]]:
+        if "text 17" in chunks:
+            raise kind("stop")
+        return [[1.0, 2.0]] * len(chunks)
+
+    async def embed_async(chunks: list[str]) -> list[list[float]]:
+        await asyncio.sleep(0)
+        return embed(chunks)
+
+    processor = AsyncDocumentProcessor(embed=embed_async if is_async else embed)
+    with pytest.raises(kind, match="stop"):
+        processor.process_sync(texts())

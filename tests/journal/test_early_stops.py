@@ -109,3 +109,33 @@ async def test_errors_that_stop_a_run_are_its_reason_even_if_no_item_is_left():
 
     result = await AsyncBatchProcessor(fail, max_errors=0).process([1])
     assert result.stopped_because
+
+
+class InvalidKey(Exception):
+    """A refusal that every other call would meet too."""
+
+    status_code = 401
+
+
+@pytest.mark.parametrize("batched", [False, True])
+async def test_an_item_whose_error_stopped_the_run_is_processed_by_the_next_one(
+    journal: Path, batched: bool
+):
+    """The error is not its own: the result has it, and the journal only what it has used."""
+    key_is_valid = False
+
+    async def work(given):
+        note_usage(tokens=10)
+        if not key_is_valid:
+            raise InvalidKey("invalid key")
+        return given
+
+    settings = {"batched": batched, "batch_size": 2, "max_concurrency": 1}
+    processor = AsyncBatchProcessor(work, journal=journal, **settings)
+    stopped = await processor.process(range(6))
+    assert stopped.stopped_because
+    assert isinstance(stopped[0].error, InvalidKey)
+    key_is_valid = True
+    result = await processor.process(range(6))
+    assert result.results == list(range(6))
+    assert result.usage.tokens == 10 + 10 * len(range(0, 6, 2 if batched else 1))
