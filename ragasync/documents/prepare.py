@@ -323,7 +323,8 @@ StoreStep: TypeAlias = tuple[Callable[[list[PreparedDocument]], None], list[Prep
 
 def run_store_steps(batch: ThreadBatch[StoreStep]) -> BatchOutcome[None]:
     """Run steps of the store on a thread, each kind for all of its documents together."""
-    started, steps = time.perf_counter(), batch.items
+    started, cpu_started, steps = time.perf_counter(), time.thread_time(), batch.items
     for step in dict.fromkeys(step for step, _ in steps):
         step([each for other, documents in steps if other == step for each in documents])
-    return BatchOutcome([None] * len(steps), {}, time.perf_counter() - started)
+    seconds, cpu_seconds = time.perf_counter() - started, time.thread_time() - cpu_started
+    return BatchOutcome([None] * len(steps), {}, seconds, cpu_seconds)

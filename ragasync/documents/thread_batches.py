@@ -160,7 +160,7 @@ class ThreadBatcher(Generic[T, V]):
         self._running: set[asyncio.Task[None]] = set()
         self._typical_seconds: float | None = None
         self._size = 1
-        self._paused = False
+        self._paused = self._will_send = False
         self._inline_seconds = 0.0
         self._cpu_shares: deque[float] = deque(maxlen=RECENT)
         self._is_cpu_bound = self._is_judged = False
@@ -199,7 +199,9 @@ class ThreadBatcher(Generic[T, V]):
             batch = None if self._usage is None else CallUsage(self._usage)
             self._context.run(current_call.set, batch)
             self._trial = self._loop.call_later(TRIAL_SECONDS, self._end_trial)
-        self._send()
+        if not self._will_send:  # all items that arrive in this turn of the loop
+            self._will_send = True
+            self._loop.call_soon(self._send, context=self._context)
         return await future
 
     def resize(self, max_concurrency: int) -> None:
@@ -231,6 +233,7 @@ class ThreadBatcher(Generic[T, V]):
 
     def _send(self) -> None:
         """Start batches while threads are free and there is enough work for them."""
+        self._will_send = False
         while self._waiting and not self._paused and len(self._running) < self.slots:
             work = len(self._waiting) * (self._typical_seconds or BATCH_SECONDS)
             # Two that compute take turns, so the second one may as well fill its batch.

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -62,6 +62,12 @@ class Threads:
         }
         seconds = self.seconds * len(done)
         return BatchOutcome([10 * item for item in done], errors, seconds, self.cpu_share * seconds)
+
+
+async def call_later(batcher: ThreadBatcher[int, int], items: Iterable[int]) -> None:
+    """Call for items a turn of the loop later, when a batch of others has been sent."""
+    await asyncio.sleep(0)
+    await asyncio.gather(*map(batcher, items))
 
 
 @asynccontextmanager
@@ -148,8 +154,18 @@ async def test_a_second_thread_that_computes_gets_a_full_batch():
     async with open_batcher(threads, 8) as batcher:
         for item in range(30):  # until the size of a batch is settled
             await batcher(item)
-        await asyncio.gather(*map(batcher, range(15)))
-    assert [len(batch) for batch in threads.batches[30:]] == [1, 10, 4]
+        await asyncio.gather(batcher(0), call_later(batcher, range(15)))
+    assert [len(batch) for batch in threads.batches[30:]] == [1, 10, 5]
+
+
+async def test_items_that_arrive_in_the_same_turn_of_the_loop_share_a_batch():
+    """Also if no thread is busy, so that the first of them could be sent by itself."""
+    threads = Threads(seconds=BATCH_SECONDS / 10)
+    async with open_batcher(threads, 8) as batcher:
+        for item in range(30):  # until the size of a batch is settled
+            await batcher(item)
+        await asyncio.gather(*map(batcher, range(10)))
+    assert [len(batch) for batch in threads.batches[30:]] == [10]
 
 
 async def test_more_and_fewer_threads_are_used_after_a_resize():
@@ -176,7 +192,7 @@ async def test_another_thread_is_used_only_for_enough_work():
         await asyncio.gather(*map(batcher, range(60)))  # by now they are known to be quick
         threads.batches.clear()
         threads.most_busy = 0
-        await asyncio.gather(*map(batcher, range(9)))
+        await asyncio.gather(batcher(0), call_later(batcher, range(1, 9)))
     assert threads.batches == [[0], [1, 2, 3, 4, 5, 6, 7, 8]]
     assert threads.most_busy == 1
 
@@ -189,7 +205,7 @@ async def test_the_rest_of_a_slow_batch_goes_first_in_the_next():
         threads.batches.clear()
         threads.at_most = 4
         assert await asyncio.gather(*map(batcher, range(20))) == [10 * item for item in range(20)]
-    assert [batch[0] for batch in threads.batches] == [0, 1, 5, 9, 13, 17]
+    assert [batch[0] for batch in threads.batches] == [0, 4, 8, 12, 16]
 
 
 async def test_an_item_whose_caller_was_cancelled_is_not_called():
