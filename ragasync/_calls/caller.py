@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextvars import copy_context
@@ -105,14 +106,21 @@ class Caller:
         return check_values(values, len(items))
 
     async def call_group(
-        self, items: Sequence[Any], indices: Sequence[int], *, isolate: bool = False
+        self,
+        items: Sequence[Any],
+        indices: Sequence[int],
+        *,
+        isolate: bool = False,
+        max_seconds: float = math.inf,
     ) -> GroupResult:
         """
         Call the function for several items in one hand-over to the executor.
 
-        `isolate` says that they may have crashed a worker: see `ResilientExecutor.send`.
+        `isolate` says that they may have crashed a worker: see `ResilientExecutor.send`. Items that
+        have not been called after `max_seconds` are left out of the result.
         """
-        return await self._call_remotely(items, ItemNames(tuple(indices)), isolate=isolate)
+        names = ItemNames(tuple(indices))
+        return await self._call_remotely(items, names, isolate=isolate, max_seconds=max_seconds)
 
     @property
     def halt(self) -> ExecutorHalt:
@@ -156,7 +164,12 @@ class Caller:
         return await value if hasattr(type(value), "__await__") else value
 
     async def _call_remotely(
-        self, arguments: Sequence[Any], names: Sequence[str], *, isolate: bool
+        self,
+        arguments: Sequence[Any],
+        names: Sequence[str],
+        *,
+        isolate: bool,
+        max_seconds: float = math.inf,
     ) -> GroupResult:
         """Send arguments to the executor as one group, which has `timeout` for each of them."""
         assert self._executor is not None
@@ -165,7 +178,12 @@ class Caller:
         if self._deadlines is not None and self._timeout is not None:
             send = self._deadlines.with_timeout(send, self._timeout * len(arguments))
         group = ItemGroup(
-            self._remote, list(arguments), names, context=copy_context(), totals=self._usage
+            self._remote,
+            list(arguments),
+            names,
+            context=copy_context(),
+            totals=self._usage,
+            max_seconds=max_seconds,
         )
         result = await send(group)
         if result.uncounted is not None:

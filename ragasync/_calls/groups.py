@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -26,8 +27,14 @@ from ragasync.usage import CallUsage, Usage, UsageTotals, current_call
 CACHED_FUNCTIONS = 4
 """How many functions a worker keeps: each run has one."""
 
-GROUP_SECONDS = 0.05
-"""Seconds that the items of one group should take together on their worker."""
+GROUP_SECONDS = 0.1
+"""Seconds that the items of one group should take together: ten times a hand-over on a cluster."""
+
+MAX_GROUP_SECONDS = 0.25
+"""Seconds after which a worker returns the rest of a group that takes longer than expected."""
+
+MAIN = b"__main__"
+"""The name of the module whose functions are pickled by value."""
 
 
 class GroupSize:
@@ -35,7 +42,8 @@ class GroupSize:
     The size of groups that adapts to the time of their items: as many as take GROUP_SECONDS.
 
     Groups of quick items share the cost of their hand-over, which is milliseconds on a cluster.
-    Slow items travel alone, so that each worker has some.
+    Slow items travel alone, so that each worker has some. When slow ones come after many quick
+    ones, their worker returns those that it has not called after MAX_GROUP_SECONDS.
 
     Args:
         most: the maximum number of items in a group.
@@ -108,6 +116,8 @@ class GroupResult:
     """
     The results of a group, in columns: pickling and unpickling an object per item costs 12 µs.
 
+    It has results for the first items only if the group has exceeded its `max_seconds`.
+
     On a thread it is handed over as it is. When it is pickled, a value that cannot be pickled
     becomes the error of its item alone.
 
@@ -165,7 +175,9 @@ class GroupResult:
             values = dumps(kept)
         pickled = {place: pickle_error(error) for place, error in errors.items()}
         usage = None if self.uncounted is None else (self.usage, self.uncounted)
-        return _unpickle_result, (self.names, values, self.seconds, pickled, problem, usage)
+        # Dask pickles a result a second time if it finds this in it, as in many Python files.
+        parts = values.split(MAIN)
+        return _unpickle_result, (self.names, parts, self.seconds, pickled, problem, usage)
 
 
 class ItemGroup:
@@ -179,10 +191,11 @@ class ItemGroup:
     Args:
         names: the name of each item, for errors.
         context: copied for each call in this process; by default the thread's own.
+        max_seconds: when they have passed, the worker returns what it has not called yet.
         totals: counts the usage of calls in this process; by default one of its own.
     """
 
-    __slots__ = ("arguments", "context", "function", "names", "totals")
+    __slots__ = ("arguments", "context", "function", "max_seconds", "names", "totals")
 
     def __init__(
         self,
@@ -192,9 +205,10 @@ class ItemGroup:
         *,
         context: Context | None = None,
         totals: UsageTotals | None = None,
+        max_seconds: float = math.inf,
     ) -> None:
         self.function, self.arguments, self.names = function, arguments, names
-        self.context = context
+        self.context, self.max_seconds = context, max_seconds
         self.totals = totals or UsageTotals()
 
     def load(self) -> tuple[Callable[[Any], Any], Sequence[Any], dict[int, str]]:
@@ -214,7 +228,8 @@ class ItemGroup:
                 kept[place] = None
                 left_behind[place] = f"{self.names[place]} cannot be pickled: {why}"
             arguments = dumps(kept)
-        return PickledGroup, (*self.function.pickled, arguments, self.names, left_behind)
+        function = self.function.pickled
+        return PickledGroup, (*function, arguments, self.names, left_behind, self.max_seconds)
 
 
 class PickledGroup(NamedTuple):
@@ -225,6 +240,7 @@ class PickledGroup(NamedTuple):
     arguments: bytes
     names: Sequence[str]
     left_behind: dict[int, str]
+    max_seconds: float
 
     @property
     def totals(self) -> UsageTotals:
@@ -266,7 +282,7 @@ _totals: dict[str, UsageTotals] = {}
 
 def _unpickle_result(
     names: Sequence[str],
-    values: bytes,
+    parts: list[bytes],
     seconds: list[float],
     errors: dict[int, PickledError],
     problem: PickledError | None,
@@ -278,7 +294,7 @@ def _unpickle_result(
     if usage is not None:
         result.usage, result.uncounted = usage
     result.errors = {place: unpickle_error(error) for place, error in errors.items()}
-    result.values, raised = try_call(loads, values)
+    result.values, raised = try_call(loads, MAIN.join(parts))
     if raised is not None:
         of = ", ".join(names)
         result.problem = SerializationError(
@@ -305,9 +321,12 @@ def run_group(group: ItemGroup | PickledGroup) -> GroupResult:
     totals = group.totals
     outer = None if base is None else base.get(current_call)
     limiters = () if outer is None else outer.limiters
+    ends_at = time.perf_counter() + group.max_seconds
     try:
         for place, argument in enumerate(arguments):
             started = time.perf_counter()
+            if started >= ends_at and place:
+                break
             usage = CallUsage(totals, limiters)
             try:
                 if place in left_behind:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 from ragasync._calls.caller import Caller, StuckCalls
+from ragasync._calls.groups import MAX_GROUP_SECONDS
 from ragasync._engine.controls import RunControls
 from ragasync._engine.error_handling import ErrorHandler, FailedAttempt
 from ragasync._engine.retry_queue import PendingCall
@@ -123,7 +125,10 @@ class CallRunner(Generic[T, R]):
     async def _call_function(self, call: PendingCall[T]) -> Any:
         """Call the function with one item, a list of items, or each of a group of items."""
         if self._settings.grouped:
-            return await self._caller.call_group(call.items, call.indices, isolate=call.isolate)
+            max_seconds = math.inf if self._controls.group_size is None else MAX_GROUP_SECONDS
+            return await self._caller.call_group(
+                call.items, call.indices, isolate=call.isolate, max_seconds=max_seconds
+            )
         if self._settings.batched:
             items = list(call.items)
             return await self._caller.call_batch(items, call.indices, isolate=call.isolate)

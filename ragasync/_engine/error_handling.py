@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
@@ -118,9 +119,19 @@ class ErrorHandler(Generic[T, R]):
     def on_group_result(
         self, call: PendingCall[T], result: GroupResult, started: float, worker: int
     ) -> None:
-        """Record each item of a group by itself; each that failed is retried by itself."""
-        if self._controls.group_size is not None:
-            self._controls.group_size.add(result.seconds)
+        """
+        Record each item of a group by itself; each that failed is retried by itself.
+
+        Items that its worker has not called, because others took too long, are shared among all
+        workers.
+        """
+        if (group_size := self._controls.group_size) is not None:
+            group_size.add(result.seconds)
+            if (called := len(result.seconds)) < len(call):
+                share = math.ceil((len(call) - called) / self._controls.max_concurrency)
+                for part in call.uncalled(called, min(share, group_size.current)):
+                    self._retries.push(part)
+                call = call.subset(range(called))
         if result.usage:
             call.add_usage([result.usage.get(place, NO_USAGE) for place in range(len(call))])
         if not result.errors and self._policy.retry_on_result is None:

@@ -89,6 +89,17 @@ class PendingCall(Generic[T]):
             usage=None if self.usage is None else [self.usage[at] for at in positions],
         )
 
+    def uncalled(self, start: int, size: int) -> list[Self]:
+        """Take the items of a group that were not called, from `start` on, `size` per call."""
+        return [
+            replace(
+                self._part(at, min(at + size, len(self))),
+                started=self.started if self.attempts else -1.0,
+                retries=RetryBudget(self.retries.spent),
+            )
+            for at in range(start, len(self), size)
+        ]
+
     def _part(self, start: int, stop: int) -> Self:
         """Slice a batch; the slice has its past and its retry budget."""
         usage = None if self.usage is None else self.usage[start:stop]

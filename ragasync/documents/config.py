@@ -62,7 +62,7 @@ CallSettings: TypeAlias = BatchSettings[Any, Any]
 STORE_ROOM = 512
 """Chunks of documents that wait for the transaction in which they are stored together."""
 
-SOURCES_PER_GROUP = 64
+SOURCES_PER_GROUP = 128
 """The maximum number of sources in one hand-over to an executor."""
 
 

@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 
 from ragasync import AsyncDocumentProcessor, CallAborted
+
+# Internals: how long a worker keeps a group.
+from ragasync._calls.groups import MAX_GROUP_SECONDS
 from ragasync.documents import Chunk, Document, LoadError, RecursiveSplitter, SqliteStore
 from tests.support.pickling_executor import ByPost
 
@@ -131,6 +134,26 @@ async def test_many_quick_sources_travel_in_groups():
     assert result.success_count == 1_000
     assert sum(map(len, executor.groups)) == 1_000
     assert len(executor.groups) < 300
+
+
+async def test_slow_sources_after_many_quick_ones_are_shared_among_all_workers():
+    """A worker returns what it has not called in time, and no source is loaded twice."""
+    loaded: list[tuple[str, int]] = []
+
+    def load(source: str) -> Document:
+        loaded.append((source, threading.get_ident()))
+        if source.startswith("slow"):
+            time.sleep(MAX_GROUP_SECONDS)
+        return Document(source, "text")
+
+    sources = [f"quick {number}" for number in range(60)] + [f"slow {n}" for n in range(4)]
+    with ThreadPoolExecutor(2) as executor:
+        processor = AsyncDocumentProcessor(load, executor=executor, max_concurrency=2)
+        result = await processor.process(sources)
+    assert [done.id for done in result.results if done] == sources
+    assert [outcome.attempts for outcome in result] == [1] * len(sources)
+    assert sorted(source for source, _ in loaded) == sorted(sources)
+    assert len({thread for source, thread in loaded if source.startswith("slow")}) == 2
 
 
 # ── second runs ─────────────────────────────────────────────────────────────────────────────

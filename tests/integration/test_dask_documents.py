@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ragasync import AsyncDocumentProcessor, AsyncRetry, note_usage
+from ragasync import AsyncBatchProcessor, AsyncDocumentProcessor, AsyncRetry, note_usage
 from ragasync.documents import Document, HashingEmbedder, SqliteStore, Stage
 from tests.support.dask_cluster import dask_client
 from tests.support.requirements import needs
@@ -235,6 +235,22 @@ def test_a_cancelled_job_leaves_no_task_on_the_cluster(
     assert not store.documents()
     gate.touch()
     until(lambda: client.run_on_scheduler(tasks) <= before)
+
+
+async def test_a_value_is_pickled_once_whatever_text_is_in_it(client: Any, tmp_path: Path):
+    """Dask pickles again what mentions the main module, as many Python files do."""
+    pickled = tmp_path / "pickled"
+
+    class Value:
+        def __reduce__(self) -> tuple[type[str], tuple[str]]:
+            with pickled.open("a") as file:
+                file.write("once\n")
+            return str, ('if __name__ == "__main__":',)
+
+    processor: Any = AsyncBatchProcessor(lambda _: Value(), executor=client.get_executor())
+    result = await processor.process([1])
+    assert result.results == ['if __name__ == "__main__":']
+    assert pickled.read_text() == "once\n"
 
 
 # ── a model on the workers ──────────────────────────────────────────────────────────────────
