@@ -93,7 +93,7 @@ _SPARE = SqliteFormat(
 )
 
 _NAME = "ragasync_chunks"
-_VERSION = "3"
+_VERSION = "4"
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 _NO_SPACE = os.strerror(errno.ENOSPC)
 _LANCE_ERRORS = (RuntimeError, OSError, ValueError)

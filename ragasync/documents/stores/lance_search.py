@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -47,8 +47,6 @@ _COLUMNS = {"id": "document_id", "source": "source"}
 
 _NOTHING, _OTHER = "-", "x"
 _SQL = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
-_WHOLE = 200
-"""Bytes of a text that its code contains; that of a longer text ends with a digest of all of it."""
 
 
 def digest(text: str) -> str:
@@ -60,35 +58,36 @@ def facts_of(metadata: Mapping[str, object]) -> str:
     """
     JSON object with the codes of metadata values, which the predicates of conditions read.
 
-    Codes have the order of their values, within a type; a list has the codes of its entries, and a
-    text that is a date also has the code of its seconds since 1970. Keys are digests, and codes
-    consist of digits and letters: neither keys nor values of metadata are ever part of a predicate.
+    Codes have the order of their values, within a type; a text that is a date also has the code of
+    its seconds since 1970. Of the entries of a list there are digests: json_array_contains finds no
+    text with a quote or backslash. Keys are digests, as a JSON path takes few characters.
     """
     facts: dict[str, object] = {}
     for key, value in metadata.items():
         facts[_name("is", key)] = code_of(value)
         if isinstance(value, list | tuple) and key not in _NEVER_ASKED:
-            facts[_name("list", key)] = [code_of(each) for each in value if kind_of(each)]
             dates = [instant(each) for each in value if isinstance(each, str)]
-            facts[_name("dates", key)] = [code_of(each) for each in dates if each is not None]
-            days = {day_of(each) for each in value} - {None}
-            facts[_name("days", key)] = [code_of(day) for day in days]
+            lists = {
+                "list": [each for each in value if kind_of(each)],
+                "dates": [each for each in dates if each is not None],
+                "days": {day_of(each) for each in value} - {None},
+            }
+            for what, entries in lists.items():
+                facts[_name(what, key)] = [digest(code_of(each)) for each in entries]
         if isinstance(value, str) and (seconds := instant(value)) is not None:
             facts[_name("date", key)] = code_of(seconds)
     return json.dumps(facts)
 
 
-def predicate_of(condition: Condition | None, stored: StoredTexts) -> str:
-    """
-    Predicate of the chunks that match a condition.
+Titles: TypeAlias = Callable[[], set[str]]
+"""Reads the titles of all stored headings, which are compared with a condition one by one."""
 
-    Args:
-        condition: The condition; None for all chunks.
-        stored: The stored texts, to compare those whose order is not that of their codes.
-    """
+
+def predicate_of(condition: Condition | None, titles: Titles) -> str:
+    """Predicate of the chunks that match a condition; None for all chunks."""
     if condition is None:
         return EVERY_CHUNK
-    return f"{EVERY_CHUNK} AND {_predicate(condition, stored)}"
+    return f"{EVERY_CHUNK} AND {_predicate(condition, titles)}"
 
 
 def has_key(key: str) -> str:
@@ -108,14 +107,13 @@ def code_of(value: object) -> str:
         case int() | float():
             return f"n{_number(value)}"
         case str():
-            data = value.encode(errors="surrogatepass")
-            rest = f":{digest(value)}" if len(data) > _WHOLE else ""
-            return f"t{data[:_WHOLE].hex()}{rest}"
+            # Each byte as a character: the same order, also of half a surrogate pair.
+            return "t" + value.encode(errors="surrogatepass").decode("latin-1")
         case _:
             return _OTHER
 
 
-def _predicate(condition: Condition, stored: StoredTexts) -> str:
+def _predicate(condition: Condition, titles: Titles) -> str:
     """
     Predicate of a condition; it is true, or false or null where the condition does not hold.
 
@@ -125,20 +123,20 @@ def _predicate(condition: Condition, stored: StoredTexts) -> str:
     """
     match condition:
         case Comparison():
-            return f"({' OR '.join(_comparisons(condition, stored))})"
+            return f"({' OR '.join(_comparisons(condition, titles))})"
         case Not(part):
-            return f"{_predicate(part, stored)} IS NOT TRUE"
+            return f"{_predicate(part, titles)} IS NOT TRUE"
         case AllOf(parts):
             ranges, others = _ranges_in(parts)
             held = [_range(value, bounds) for (_, value), bounds in ranges.items()]
-            held += [_predicate(part, stored) for part in others]
+            held += [_predicate(part, titles) for part in others]
             return f"({' AND '.join(held) or 'true'})"
         case AnyOf(parts):
-            held = [_predicate(part, stored) for part in parts]
+            held = [_predicate(part, titles) for part in parts]
             return f"({' OR '.join(held)})"
 
 
-def _comparisons(condition: Comparison, stored: StoredTexts) -> Iterator[str]:
+def _comparisons(condition: Comparison, titles: Titles) -> Iterator[str]:
     """Yield predicates; a comparison holds if one of them does."""
     key, values = condition.key, condition.values
     if key in _COLUMNS:
@@ -152,20 +150,17 @@ def _comparisons(condition: Comparison, stored: StoredTexts) -> Iterator[str]:
         if condition.of_dates:
             yield from _lists("dates", key, values)
         return
-    if condition.operator in _SQL and _is_long(values[0]):
-        yield from _compared_whole(condition, stored)
-    else:
-        yield from _compared(_value("is", key), condition)
+    yield from _compared(_value("is", key), condition)
     if condition.of_dates:
         yield from _compared(_value("date", key), condition)
     if key == HEADING:
-        yield from _lists("list", HEADINGS, filter(condition.holds, stored.titles()))
+        yield from _lists("list", HEADINGS, filter(condition.holds, titles()))
 
 
 def _of_column(column: str, condition: Comparison) -> str:
     """Predicate of a column of texts, which equals nothing but texts and None."""
     texts = [value for value in condition.values if isinstance(value, str) and is_encodable(value)]
-    literals = [f"'{text.replace(chr(39), chr(39) * 2)}'" for text in texts]
+    literals = [_literal(text) for text in texts]
     parts = []
     if condition.operator in _SQL and literals:
         parts.append(f"{column} {_SQL[condition.operator]} {literals[0]}")
@@ -182,34 +177,14 @@ def _compared(value: str, condition: Comparison) -> Iterator[str]:
     if condition.operator == "in":
         if _NOTHING in codes:
             yield f"{value} IS NULL"
-        listed = ", ".join(f"'{code}'" for code in codes)
-        yield f"{value} IN ({listed})" if codes else "false"
+        yield f"{value} IN ({', '.join(map(_literal, codes))})" if codes else "false"
         return
     yield _range(value, [condition])
 
 
-def _compared_whole(condition: Comparison, stored: StoredTexts) -> Iterator[str]:
-    """
-    Yield predicates; a comparison with a long text holds if one of them does.
-
-    Codes have the order of the first bytes only: texts that begin alike are compared one by one.
-    """
-    value, code = _value("is", condition.key), code_of(condition.values[0])
-    first, last = code.partition(":")[0] + ":", code.partition(":")[0] + ";"
-    alike = f"({value} >= '{first}' AND {value} < '{last}')"
-    if condition.operator in ("$lt", "$lte"):
-        yield f"({value} >= '{code[0]}' AND {value} < '{first}')"
-    else:
-        yield f"({value} >= '{last}' AND {value} < '{chr(ord(code[0]) + 1)}')"
-    held = {code_of(text) for text in stored.texts(condition.key, alike) if condition.holds(text)}
-    if held:
-        listed = ", ".join(f"'{each}'" for each in sorted(held))
-        yield f"({value} IN ({listed}))"
-
-
-def _is_long(value: object) -> bool:
-    """Whether a value is a text whose code contains only its first bytes."""
-    return isinstance(value, str) and ":" in code_of(value)
+def _literal(text: str) -> str:
+    """A text as a literal of SQL."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _ranges_in(
@@ -222,7 +197,7 @@ def _ranges_in(
     for part in parts:
         match part:
             case Comparison(key, "$gt" | "$gte" | "$lt" | "$lte", (bound,), False) if (
-                key not in with_columns and not _is_long(bound)
+                key not in with_columns
             ):
                 # Bounds on one value become one range, without extra bounds of their type.
                 ranges.setdefault((code_of(bound)[0], _value("is", key)), []).append(part)
@@ -239,13 +214,13 @@ def _range(value: str, bounds: Sequence[Comparison]) -> str:
     # Codes of other types begin with another letter.
     codes += [] if ">" in signs else [(">=", kind)]
     codes += [] if "<" in signs else [("<", chr(ord(kind) + 1))]
-    within = " AND ".join(f"{value} {sign} '{code}'" for sign, code in codes)
+    within = " AND ".join(f"{value} {sign} {_literal(code)}" for sign, code in codes)
     return f"({within})"
 
 
 def _lists(what: str, key: str, values: Iterable[object]) -> Iterator[str]:
     """Yield the predicates of rows with one of some values in a list under a key."""
-    for code in sorted({code_of(value) for value in values}):
+    for code in sorted({digest(code_of(value)) for value in values}):
         yield f"json_array_contains(facts, '$.{_name(what, key)}', '{code}')"
     yield "false"
 
@@ -296,7 +271,7 @@ _IN_PREDICATE = 500
 
 def run_search(table: LanceTable, search: Search, condition: Condition | None) -> Hits:
     """Run a search in one version of a table, and return its hits."""
-    predicate = predicate_of(condition, StoredTexts(table))
+    predicate = predicate_of(condition, partial(_titles, table))
     # Each ranking reads the condition's column for itself; LanceDB works without Python's lock.
     with ThreadPoolExecutor(1) as thread:
         ranked = thread.submit(_worded, table, search, predicate)
@@ -312,24 +287,12 @@ def run_search(table: LanceTable, search: Search, condition: Condition | None) -
     return search.best_hits(search.joined(near, worded), read)
 
 
-class StoredTexts:
-    """Stored texts that have to be compared with a condition one by one."""
-
-    def __init__(self, table: LanceTable) -> None:
-        self._table = table
-
-    def titles(self) -> set[str]:
-        """Titles of all headings."""
-        rows = self._table.search().where(has_key(HEADING)).select(["of_chunk"]).to_arrow()
-        texts = {*rows["of_chunk"].to_pylist()}
-        return {title for text in texts for title in titles_of(json.loads(text))}
-
-    def texts(self, key: str, predicate: str) -> set[str]:
-        """Texts under a metadata key of the chunks that a predicate selects."""
-        found = self._table.search().where(f"{EVERY_CHUNK} AND {predicate}")
-        rows = found.select(["of_document", "of_chunk"]).to_arrow().to_pylist()
-        pairs = {(row["of_document"], row["of_chunk"]) for row in rows}
-        return {(json.loads(whole) | json.loads(part))[key] for whole, part in pairs}
+def _titles(table: LanceTable) -> set[str]:
+    """Titles of all headings."""
+    rows = table.search().where(has_key(HEADING)).select(["of_chunk"]).to_arrow()
+    return {
+        title for text in {*rows["of_chunk"].to_pylist()} for title in titles_of(json.loads(text))
+    }
 
 
 def vectors_of_texts(table: LanceTable, texts: Sequence[str]) -> list[NDArray[np.float32] | None]:
