@@ -31,7 +31,8 @@ from ragasync.documents.stage import (
     content_digest,
     function_name,
 )
-from ragasync.documents.store import Store, supports_identity
+from ragasync.documents.store import Store
+from ragasync.documents.stored_state import supports_identity
 from ragasync.documents.unique_sources import NamedFile
 from ragasync.journal.journal import Journal, JournalBinding, bind_journal, definition_of
 from ragasync.journal.rows import PREVIEW, Key, KeyFunction, make_key

@@ -39,8 +39,8 @@ from ragasync.documents.store import (
     RunRefused,
     Store,
     StoreError,
-    supports_identity,
 )
+from ragasync.documents.stored_state import supports_identity
 from ragasync.documents.unique_sources import OwnFiles, Taken, UniqueSources, claim_earlier
 from ragasync.foreign_errors import is_a
 

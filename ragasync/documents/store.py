@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from functools import lru_cache
@@ -17,7 +17,6 @@ from typing import (
     NamedTuple,
     Protocol,
     TypeAlias,
-    TypeGuard,
     get_args,
 )
 
@@ -328,37 +327,6 @@ class StoreRequest(NamedTuple):
     fingerprint: str
 
 
-class SupportsIdentity(Protocol):
-    """A store that keeps the documents of different sources separate."""
-
-    def sources_within(self, prefix: str) -> Iterable[tuple[str, str]]:
-        """Ids and files of the documents that have a file whose id begins with a prefix."""
-
-    def entry_of(self, document_id: str) -> StoredEntry | None:
-        """Fingerprint, source, file and metadata of a document, or None if it is not stored."""
-
-    def with_fingerprints(self, fingerprints: Sequence[str]) -> list[StoredId]:
-        """Documents that were stored with any of these fingerprints."""
-
-    def update_metadata(self, metadata: Mapping[str, Mapping[str, object]]) -> None:
-        """Replace the metadata of documents, by their ids; chunks and vectors stay."""
-
-    def relocate(self, old: str | os.PathLike[str], new: str | os.PathLike[str]) -> int:
-        """Move the documents of a folder or file to their new path; return their number."""
-
-    def id_scheme(self) -> IdScheme | None:
-        """Form of the ids of files, or None while no document of a file is stored."""
-
-    def remember_id_scheme(self, scheme: IdScheme) -> None:
-        """Store the form of the ids of files."""
-
-
-def supports_identity(store: object) -> TypeGuard[SupportsIdentity]:
-    """Whether a store keeps sources separate; isinstance would take 20 µs for each document."""
-    names = "with_fingerprints", "id_scheme", "sources_within"
-    return all(hasattr(store, name) for name in names)
-
-
 @dataclass(frozen=True, slots=True)
 class StoredEmbedder:
     """
@@ -373,49 +341,6 @@ class StoredEmbedder:
     name: str
     dimension: int
     identity: str = ""
-
-
-class SupportsEmbedderIdentity(Protocol):
-    """
-    A store that identifies the embedder of its vectors by more than a name.
-
-    Its `upsert` takes `identity=`, keeps the one of the first vectors, and refuses another one
-    afterwards.
-    """
-
-    def stored_embedder(self) -> StoredEmbedder | None:
-        """Embedder of the stored vectors; None while there are none."""
-
-    def rename_embedder(self, before: StoredEmbedder, name: str, identity: str) -> None:
-        """Change the name and identity of the embedder; its vectors stay."""
-
-    def search_with(self, name: str, embed: Callable[[Sequence[str]], object]) -> None:
-        """Embed queries with this function while the vectors of this name are stored."""
-
-
-class SupportsSpareVectors(Protocol):
-    """
-    A store that keeps vectors of documents which a run has paid for and did not finish.
-
-    No search, list or count shows them. A vector is dropped when a chunk of its text is stored. All
-    are of one embedder: those of another one take their place.
-    """
-
-    def spare_embedder(self) -> StoredEmbedder | None:
-        """Embedder of the spare vectors; None while there are none."""
-
-    def spare_vectors_of(
-        self, embedder: StoredEmbedder, texts: Sequence[str]
-    ) -> list[NDArray[np.float32] | None]:
-        """Spare vectors that this very embedder made of texts, None for unknown texts."""
-
-    def add_spare_vectors(
-        self, embedder: StoredEmbedder, vectors: Mapping[str, NDArray[np.float32]]
-    ) -> None:
-        """Add spare vectors by their texts."""
-
-    def drop_spare_vectors(self) -> None:
-        """Drop all spare vectors."""
 
 
 def check_search(mode: str, k: int, min_score: float | None) -> None:

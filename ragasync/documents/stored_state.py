@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Any, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +24,11 @@ from ragasync.documents.store import (
     StoredEntry,
     StoreError,
     StoreNotWritable,
-    SupportsEmbedderIdentity,
-    SupportsIdentity,
-    SupportsSpareVectors,
     check_source,
-    supports_identity,
 )
+
+if TYPE_CHECKING:
+    from ragasync.documents.stores import LocalStore
 
 Vector: TypeAlias = NDArray[np.float32]
 
@@ -103,7 +102,7 @@ class EmbedderInStore:
         fits = {self.dimension, self.now.dimension} <= {None, found.dimension}
         return found if fits and self.now.changes_since(before) == [] else None
 
-    def _take_for(self, stored: StoredEmbedder, store: SupportsEmbedderIdentity) -> str | None:
+    def _take_for(self, stored: StoredEmbedder, store: LocalStore) -> str | None:
         """Treat the embedder as the stored one, or refuse it."""
         now = self.now
         try:
@@ -136,16 +135,26 @@ WHY_UNKNOWN = "it is written in C, or its source cannot be read"
 """The reason why the code of a function cannot be compared."""
 
 
-def supports_embedder_identity(store: object) -> TypeGuard[SupportsEmbedderIdentity]:
-    """Whether a store keeps the identity of its embedder, not only the name."""
+# A user's store may have these methods of LocalStore too; isinstance with a protocol would take
+# 20 µs for each document.
+
+
+def supports_identity(store: object) -> TypeGuard[LocalStore]:
+    """Whether a store keeps the documents of different sources separate."""
+    names = ("with_fingerprints", "id_scheme", "sources_within")
+    return all(hasattr(store, name) for name in names)
+
+
+def supports_embedder_identity(store: object) -> TypeGuard[LocalStore]:
+    """Whether a store keeps the identity of its embedder, which `upsert` takes, and not a name."""
     names = ("stored_embedder", "rename_embedder", "search_with")
     return all(hasattr(store, name) for name in names)
 
 
-def supports_spare_vectors(store: object) -> TypeGuard[SupportsSpareVectors]:
+def supports_spare_vectors(store: object) -> TypeGuard[LocalStore]:
     """Whether a store keeps vectors of documents that are not stored yet."""
-    names = ("spare_embedder", "spare_vectors_of", "add_spare_vectors", "drop_spare_vectors")
-    return hasattr(store, "vectors_of") and all(hasattr(store, name) for name in names)
+    names = ("vectors_of", "spare_embedder", "spare_vectors_of", "add_spare_vectors")
+    return all(hasattr(store, name) for name in (*names, "drop_spare_vectors"))
 
 
 def _place(store: object) -> str:
@@ -266,7 +275,7 @@ def stored_states(
 
 def _stored_state(
     store: Store,
-    identifying: SupportsIdentity | None,
+    identifying: LocalStore | None,
     document: Document,
     ids: FileIds,
     entries: Mapping[str, StoredEntry] | None,
@@ -318,7 +327,7 @@ class StoredChanges:
         if self._new and self._store is not None:
             await asyncio.to_thread(self._warn_of_moved, self._store, ids)
 
-    def _warn_of_moved(self, store: SupportsIdentity, ids: FileIds) -> None:
+    def _warn_of_moved(self, store: LocalStore, ids: FileIds) -> None:
         """Compare the new documents with those stored before, after pruning. It blocks."""
         moved: dict[str, str] = {}
         count = 0
@@ -462,7 +471,7 @@ class SpareVectors:
                 f"not be kept, and the next run embeds them again: {error}"
             )
 
-    def _write(self, store: SupportsSpareVectors, vectors: dict[str, Vector]) -> None:
+    def _write(self, store: LocalStore, vectors: dict[str, Vector]) -> None:
         """Write vectors of one dimension: the store's, or else that of the first. It blocks."""
         if self._are_mixed:
             store.drop_spare_vectors()

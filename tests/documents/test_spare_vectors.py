@@ -21,7 +21,8 @@ from ragasync.documents import (
     SqliteStore,
     Stage,
 )
-from ragasync.documents.store import StoredEmbedder, SupportsSpareVectors
+from ragasync.documents.store import StoredEmbedder
+from ragasync.documents.stores import LocalStore
 from tests.support.embedders import CountingEmbedder, words
 from tests.support.store_kinds import KINDS, opened
 
@@ -343,7 +344,7 @@ def vectors(*texts: str) -> dict[str, np.ndarray]:
     return {text: np.array([len(text), 1], dtype=np.float32) for text in texts}
 
 
-def found(store: SupportsSpareVectors, *texts: str) -> list[str]:
+def found(store: LocalStore, *texts: str) -> list[str]:
     """Those texts that have a spare vector."""
     held = store.spare_vectors_of(EMBEDDER, texts)
     return [text for text, vector in zip(texts, held, strict=True) if vector is not None]
