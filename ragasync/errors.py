@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import Final
+from typing import ClassVar, Final
 
 from ragasync.foreign_errors import is_a, stands_alone, text_of, walk_errors
 
@@ -43,6 +43,9 @@ class RagasyncError(Exception):
         ...     print(type(error).__name__)
         JournalError
     """
+
+    _of_whole_call: ClassVar[bool] = False
+    """Whether each part of the batch that raised it would raise it too, so that none is split."""
 
 
 class RunAsyncError(RagasyncError, RuntimeError):

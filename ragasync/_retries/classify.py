@@ -214,6 +214,8 @@ def may_split(error: BaseException) -> bool:
     """Return whether splitting a failed batch, before or after its retries, can save any item."""
     if is_programming_error(error) or is_loop_mismatch(error):
         return False
+    if is_a(error, RagasyncError) and error._of_whole_call:
+        return False
     return not any(
         own_status(link) in _NO_SPLIT_STATUSES or _is_quota_used_up(link) or _is_closed(link)
         for link in decisive_errors(error)

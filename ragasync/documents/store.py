@@ -53,6 +53,8 @@ class StoreError(RagasyncError):
         the store '/...library.sqlite' is closed: open it again
     """
 
+    _of_whole_call = True
+
 
 class EmbedderMismatch(StoreError, ValueError):
     """

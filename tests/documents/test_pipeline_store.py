@@ -3,6 +3,9 @@
 import asyncio
 import os
 import shutil
+import sqlite3
+from collections import Counter
+from contextlib import closing
 
 import pytest
 
@@ -273,3 +276,35 @@ async def test_a_store_whose_file_gets_another_number_is_the_same(tmp_path):
         path.rename(tmp_path / "elsewhere")
         path.symlink_to(tmp_path / "elsewhere")
         assert (await processor.process([("b", "text")])).all_succeeded
+
+
+class CountedStore(SqliteStore):
+    """A store that counts how often each document is to be stored."""
+
+    def __init__(self, path, **options) -> None:
+        super().__init__(path, **options)
+        self.calls: Counter[str] = Counter()
+
+    def upsert_many(self, requests, **embedder):
+        """Count the documents of a group, and store it."""
+        self.calls.update(request.document.id for request in requests)
+        return super().upsert_many(requests, **embedder)
+
+
+async def test_a_locked_store_is_not_searched_for_the_document_that_is_to_blame(tmp_path):
+    """Each group is tried once and retried once as a whole, instead of each document alone."""
+    sources = [(f"d{number}", "words of a text") for number in range(100)]
+    processor = AsyncDocumentProcessor(
+        store=(store := CountedStore(tmp_path / "store.sqlite", timeout=0.02)),
+        retry_count=1,
+        retry_delay=0.01,
+    )
+    with store, closing(sqlite3.connect(tmp_path / "store.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.warns(UserWarning, match="could not be kept"):
+            result = await processor.process(sources)
+        assert result.error_count == len(sources)
+        assert "locked by another process" in str(result.errors[0])
+        assert set(store.calls.values()) == {2}
+        other.execute("ROLLBACK")
+        assert (await processor.process(sources)).all_succeeded
