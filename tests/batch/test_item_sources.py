@@ -164,6 +164,7 @@ async def test_an_error_of_the_source_ends_the_job_with_a_note_of_what_was_done(
 
 async def test_a_fault_of_the_engine_is_not_blamed_on_the_source(monkeypatch: pytest.MonkeyPatch):
     """Its message says that ragasync itself failed."""
+    # Internals: nothing that a user passes makes the engine itself fail.
     from ragasync._outcomes.columns import Columns
 
     def broken(self: Any, worker: int, started_at: float) -> Any:

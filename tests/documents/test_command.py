@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 
 from ragasync.documents import AsyncDocumentProcessor
-
-# Internals: the command, without a process for each call.
-from ragasync.documents.__main__ import main
+from tests.support.scripts import exit_code_of
 
 
 def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess:
@@ -115,7 +113,7 @@ def test_an_interrupt_says_what_is_done_and_how_to_go_on(folder, tmp_path, monke
 
     monkeypatch.setattr(AsyncDocumentProcessor, "process_sync", interrupted)
     store = tmp_path / "mine.sqlite"
-    assert main([str(folder), "--store", str(store)]) == 130
+    assert exit_code_of(monkeypatch, [str(folder), "--store", str(store)]) == 130
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith("interrupted: 1 of 2 done, 1 pending in ")
     assert second == f"run it again to continue: {store} keeps finished work"

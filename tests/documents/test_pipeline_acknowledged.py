@@ -15,10 +15,8 @@ from ragasync.documents import (
     Stage,
     StoreError,
 )
-
-# Internals: the command, without a process for each call.
-from ragasync.documents.__main__ import main
 from tests.support.embedders import CountingEmbedder, given, words
+from tests.support.scripts import exit_code_of
 
 SOURCES = [("a", "the text of a"), ("b", "the text of b")]
 
@@ -180,16 +178,16 @@ async def test_a_store_that_cannot_be_asked_ends_the_run_and_loses_nothing(path,
     assert [outcome.attempts for outcome in result] == [0, 0]
 
 
-def test_the_command_takes_a_journal(folder, tmp_path, capsys):
+def test_the_command_takes_a_journal(folder, tmp_path, monkeypatch, capsys):
     """A second run counts as unchanged what it recalls, and tries again what failed."""
     (folder / "bad.bin").write_bytes(b"a\0b")
     journal = tmp_path / "run.sqlite"
     command = [str(folder), "--store", str(tmp_path / "s.sqlite"), "--journal", str(journal)]
     for counted in ("1 new or changed, 0 unchanged", "0 new or changed, 1 unchanged"):
-        assert main(command) == 0
+        assert exit_code_of(monkeypatch, command) == 0
         said = capsys.readouterr().out
         assert counted in said
         assert "binary               bad.bin" in said
     journal.write_text("no journal " * 100)
-    assert main(command) == 1
+    assert exit_code_of(monkeypatch, command) == 1
     assert "the journal" in capsys.readouterr().err

@@ -21,6 +21,8 @@ from ragasync.documents import (
     SqliteStore,
     Stage,
 )
+
+# Internals: what stores keep of spare vectors, which a run does not show.
 from ragasync.documents.store import StoredEmbedder
 from ragasync.documents.stores import LocalStore
 from tests.support.embedders import CountingEmbedder, words

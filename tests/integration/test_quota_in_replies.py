@@ -10,12 +10,9 @@ from typing import Any
 import pytest
 
 from ragasync import FATAL, AsyncBatchProcessor, AsyncRetry
-
-# Internals: the verdict on each error, without a run for each.
-from ragasync._retries.classify import default_retry
-from ragasync._retries.retry_after import retry_after_of
 from tests.support.raw_server import RawServer
 from tests.support.requirements import needs
+from tests.support.verdicts import verdict_on, wait_named_by
 
 needs("httpx", "requests", "aiohttp")
 
@@ -65,10 +62,10 @@ async def by_aiohttp(url: str) -> BaseException:
 CLIENTS: list[Get] = [by_httpx, by_requests, by_aiohttp]
 
 
-async def verdict_on(get: Get, body: str | bytes, status: int = 429) -> object:
+async def verdict_on_reply(get: Get, body: str | bytes, status: int = 429) -> object:
     """Return the verdict on a reply with this body."""
     async with RawServer(lambda request: request.send(body, status=status)) as server:
-        return default_retry(await get(server.url))
+        return verdict_on(await get(server.url))
 
 
 @pytest.mark.parametrize("get", CLIENTS)
@@ -83,7 +80,7 @@ async def verdict_on(get: Get, body: str | bytes, status: int = 429) -> object:
 )
 async def test_a_quota_that_is_used_up_is_fatal(get: Get, body: object):
     """By its code or its type, at the top or under "error"."""
-    assert await verdict_on(get, json.dumps(body)) is FATAL
+    assert await verdict_on_reply(get, json.dumps(body)) is FATAL
 
 
 @pytest.mark.parametrize("get", CLIENTS)
@@ -103,13 +100,13 @@ async def test_a_quota_that_is_used_up_is_fatal(get: Get, body: object):
 )
 async def test_other_bodies_are_a_rate_limit(get: Get, body: str | bytes):
     """The word in a message, in what was sent, or in a page of any length says nothing."""
-    assert await verdict_on(get, body) is True
+    assert await verdict_on_reply(get, body) is True
 
 
 @pytest.mark.parametrize("get", CLIENTS)
 async def test_a_failing_server_is_not_believed(get: Get):
     """A 503 passes, whatever its body says."""
-    assert await verdict_on(get, '{"code": "insufficient_quota"}', 503) is True
+    assert await verdict_on_reply(get, '{"code": "insufficient_quota"}', 503) is True
 
 
 async def test_a_body_that_was_not_read_stays_unread():
@@ -125,7 +122,7 @@ async def test_a_body_that_was_not_read_stays_unread():
     ):
         with pytest.raises(httpx.HTTPStatusError) as caught:
             response.raise_for_status()
-        assert default_retry(caught.value) is True
+        assert verdict_on(caught.value) is True
         assert (await response.aread()).startswith(b"{")
 
 
@@ -134,7 +131,7 @@ async def test_the_delay_that_google_states_in_a_body_is_heeded():
     info = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "7.5s"}
     body = json.dumps({"error": {"code": 429, "details": [info]}})
     async with RawServer(lambda request: request.send(body, status=429)) as server:
-        assert retry_after_of(await by_httpx(server.url)) == 7.5
+        assert wait_named_by(await by_httpx(server.url)) == 7.5
 
 
 async def test_a_job_stops_after_one_call_when_the_quota_is_used_up():

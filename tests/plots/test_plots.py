@@ -1,7 +1,7 @@
 """The plots: of any result, small, labelled, readable in every style."""
 
 import sys
-from array import array
+from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
@@ -33,11 +33,6 @@ from ragasync import (  # noqa: E402
     plot_timeline,
 )
 
-# Internals: results with exact times and states, which no run produces on demand.
-from ragasync._outcomes.columns import Columns  # noqa: E402
-from ragasync._outcomes.outcome import DONE, FAILED  # noqa: E402
-from ragasync._outcomes.stats import RunStats  # noqa: E402
-
 PLOTS = [plot_timeline, plot_latency, plot_throughput]
 
 
@@ -48,22 +43,20 @@ def _close_figures():
     pyplot.close("all")
 
 
-def many(n: int) -> BatchResult[None]:
+def many(n: int) -> BatchResult[Any]:
     """A long run on 64 workers, with waits, back-off and 1% failures."""
-    rng = np.random.default_rng(1)
-    columns: Columns[int, None] = Columns(items=range(n))
-    columns.status[:] = bytes([DONE]) * n
-    for row, seconds in enumerate(rng.lognormal(0.0, 0.6, n).tolist()):
-        columns.started[row], columns.seconds[row] = row / 50, seconds
-        columns.worker[row] = row % 64
-    backed_off = array("d", [0.0]) * n
-    for row in range(0, n, 100):
-        columns.status[row] = FAILED
-        columns.errors[row], columns.attempts[row] = ValueError("bad"), 2
-        columns.history[row] = (Attempt(row / 50, 0.1, "E", 1.0, columns.seconds[row]),)
-        backed_off[row] = 1.0
-    columns.waited, columns.backed_off = columns.seconds[:], backed_off
-    return BatchResult.of(columns, seconds=n / 50 + 5, stats=RunStats(max_concurrency=64))
+    outcomes = []
+    for row, seconds in enumerate(np.random.default_rng(1).lognormal(0.0, 0.6, n).tolist()):
+        began = row / 50
+        facts = {"started": began, "seconds": seconds, "waited": seconds, "worker": row % 64}
+        if row % 100:
+            outcomes.append(done(row, **facts))
+            continue
+        history = (Attempt(began, 0.1, "E", 1.0, seconds),)
+        facts |= {"attempts": 2, "history": history, "backed_off": 1.0}
+        outcomes.append(failed(row, ValueError("bad"), **facts))
+    stats = replace(result_of([]).stats, max_concurrency=64)
+    return result_of(outcomes, seconds=n / 50 + 5, stats=stats)
 
 
 def staged() -> BatchResult[Any]:

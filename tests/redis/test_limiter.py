@@ -15,11 +15,9 @@ from ragasync import (
     RedisUnavailable,
     run_async,
 )
-
-# Internals: single decisions, and numbers that no run reaches.
-from ragasync._limits.combined import CombinedLimiter
 from tests.support.lateness import Lateness
 from tests.support.redis_server import RedisServer
+from tests.support.services import StatusError
 
 pytestmark = pytest.mark.real_time
 
@@ -182,17 +180,24 @@ async def test_a_pause_is_ended_from_a_thread_without_a_loop(limiter: Made):
 
 
 async def test_a_job_ends_a_pause_of_a_limiter_in_redis(limiter: Made):
-    """Its gate resumes all its limiters."""
+    """It resumes all its limiters."""
+    refusals = [StatusError(429, retry_after=100.0)]
+
+    async def call(item: int) -> int:
+        if refusals:
+            raise refusals.pop()
+        return item
+
     paused = limiter(name="of a job")
-    combined = CombinedLimiter([paused, RateLimiter(1000)])
-    await combined.admit([1])
-    combined.pause(3600)
-    assert combined.paused_for > 3000
-    waiting = asyncio.create_task(combined.admit([1]))
-    await asyncio.sleep(0.1)
-    combined.resume()
-    await asyncio.wait_for(waiting, 10)
-    assert combined.paused_for == 0.0
+    limiters = [paused, RateLimiter(1000)]
+    processor = AsyncBatchProcessor(call, rate_limiter=limiters, retry_delay=0.0)
+    job = processor.start([7], on_current_loop=True)
+    while job.progress.limited_by != "paused":  # noqa: ASYNC110  # nothing else says so
+        await asyncio.sleep(0.01)
+    assert all(each.paused_for > 90 for each in limiters)
+    job.resume()
+    assert (await asyncio.wait_for(job, 10)).results == [7]
+    assert [each.paused_for for each in limiters] == [0.0, 0.0]
 
 
 async def test_callers_that_are_cancelled_in_a_pause_keep_no_connection(

@@ -7,14 +7,11 @@ from collections.abc import Iterable
 import pytest
 
 from ragasync import AsyncBatchProcessor, RateLimiter
-
-# Internals: the verdict on each error, without a run for each.
-from ragasync._retries.classify import default_retry, should_split
-from ragasync._retries.retry_after import retry_after_of
 from ragasync.simulation import Latency, ScriptedService, ServiceError, simulate
 from ragasync.simulation.latency import key_of
 from ragasync.testing import run_on_virtual_clock
 from tests.support.services import about, now
+from tests.support.verdicts import verdict_on, wait_named_by
 
 
 async def fate(service: ScriptedService, item: object) -> tuple[object, float]:
@@ -103,9 +100,8 @@ async def test_errors_come_in_the_shares_of_error_rate():
     given = [each for each, _ in await fates(service, [[number] for number in range(10_000)])]
     for status, share in {503: 0.1, 429: 0.2, 404: 0.05}.items():
         assert given.count(status) / 10_000 == pytest.approx(share, abs=0.01)
-    assert default_retry(ServiceError(503)) is default_retry(ServiceError(429)) is True
-    assert default_retry(ServiceError(404)) is False
-    assert should_split(ServiceError(400))
+    assert verdict_on(ServiceError(503)) is verdict_on(ServiceError(429)) is True
+    assert verdict_on(ServiceError(404)) is False
     assert str(ServiceError(429)) == "429 Too Many Requests"
 
 
@@ -136,7 +132,7 @@ async def test_it_says_429_to_who_comes_too_fast_and_how_long_to_wait():
     await asyncio.sleep(0)
     with pytest.raises(ServiceError) as refused:
         await service(5)
-    wait = retry_after_of(refused.value)
+    wait = wait_named_by(refused.value)
     assert wait == 0.25
     await asyncio.sleep(began + wait - now())
     assert (await fate(service, 5))[0] == 5

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Literal, NamedTuple
 
+# Internals: what a run loads only when it needs it.
 import ragasync.journal.session  # noqa: F401  # what a run loads, loaded once for all children
 from ragasync import AsyncBatchProcessor, Journal
 

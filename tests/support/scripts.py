@@ -1,8 +1,12 @@
 """Run Python scripts in processes of their own, for what concerns a whole process."""
 
+import runpy
 import subprocess
 import sys
 import textwrap
+from collections.abc import Sequence
+
+import pytest
 
 
 def printed_by(*parts: str) -> list[str]:
@@ -21,3 +25,12 @@ def printed_by(*parts: str) -> list[str]:
     )
     assert ran.stderr == "", ran.stderr
     return ran.stdout.splitlines()
+
+
+def exit_code_of(monkeypatch: pytest.MonkeyPatch, arguments: Sequence[str]) -> object:
+    """Run `python -m ragasync.documents` with these arguments, in this process."""
+    monkeypatch.setattr(sys, "argv", ["ragasync.documents", *arguments])
+    monkeypatch.delitem(sys.modules, "ragasync.documents.__main__", raising=False)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("ragasync.documents", run_name="__main__")
+    return ended.value.code

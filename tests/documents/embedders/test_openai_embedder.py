@@ -10,9 +10,7 @@ import pytest
 
 from ragasync import FATAL, AttemptTimeout, ItemTooLargeError, ResultCountError, run_async
 
-# Internals: the verdict on each error, without a run for each.
-from ragasync._retries.classify import default_retry
-from ragasync._retries.retry_after import retry_after_of
+# Internals: the classes of errors, which have no public name.
 from ragasync.documents import OpenAIEmbedder
 from ragasync.documents.embedders.openai_http import (
     BrokenReply,
@@ -20,6 +18,7 @@ from ragasync.documents.embedders.openai_http import (
     WrongVector,
 )
 from tests.support.openai_server import KEY, OpenAIServer, embedder, vector_of
+from tests.support.verdicts import verdict_on, wait_named_by
 
 pytestmark = pytest.mark.real_time
 
@@ -128,8 +127,8 @@ async def test_a_refusal_says_when_to_come_again_and_nothing_secret():
         with pytest.raises(ServiceRefusal) as caught:
             await embedder(server)(["a"])
     error = caught.value
-    assert (error.status_code, error.code, retry_after_of(error)) == (429, "odd", 0.25)
-    assert default_retry(error) is False
+    assert (error.status_code, error.code, wait_named_by(error)) == (429, "odd", 0.25)
+    assert verdict_on(error) is False
     assert KEY not in f"{error} {vars(error)}"
     assert "pa55" not in str(error)
     assert "session" not in str(vars(error))
@@ -143,7 +142,7 @@ async def test_what_no_later_call_can_mend_is_fatal(status: int, code: str | Non
     async with OpenAIServer(trouble={0: status}, error={"code": code}) as server:
         with pytest.raises(ServiceRefusal) as caught:
             await embedder(server)(["a"])
-    assert default_retry(caught.value) is FATAL
+    assert verdict_on(caught.value) is FATAL
 
 
 async def test_a_call_has_a_limit_of_time():
