@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 
 from ragasync import AsyncBatchProcessor, AsyncDocumentProcessor, AsyncRetry, note_usage
+
+# Internals: how long a batch waits for more items.
+from ragasync._engine import batching
 from ragasync.documents import Document, HashingEmbedder, SqliteStore, Stage
 from tests.support.dask_cluster import dask_client
 from tests.support.requirements import needs
@@ -278,9 +281,11 @@ async def test_documents_are_prepared_and_embedded_on_any_executor(
 
 
 async def test_an_embedder_on_workers_gets_batches_of_many_documents(
-    executor: Executor, folder: Path, tmp_path: Path
+    executor: Executor, folder: Path, tmp_path: Path, monkeypatch
 ):
     """A call that failed is retried; usage that is noted on a worker travels back."""
+    # On a busy machine, reading files pauses for longer than a batch waits to be filled.
+    monkeypatch.setattr(batching, "FILL_TIMEOUT", 60.0)
     calls, failed, here = tmp_path / "calls", tmp_path / "failed", os.getpid()
 
     def embed(texts: list[str]) -> list[list[float]]:
