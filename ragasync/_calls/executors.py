@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import threading
 import warnings
 from collections.abc import Callable
@@ -139,6 +140,12 @@ def is_worker_crash(error: BaseException) -> bool:
 def names_its_functions(executor: Executor) -> bool:
     """Whether functions must be pickled by name: an initializer sets globals of their modules."""
     return getattr(executor, "_initializer", None) is not None
+
+
+def count_workers(executor: Executor | None) -> float:
+    """How many calls a pool of threads or processes can run; infinite if that is not known."""
+    workers = attribute(executor, "_max_workers")
+    return workers if type(workers) is int else math.inf
 
 
 def clone_executor(executor: Executor, workers: int | None = None) -> Executor | None:

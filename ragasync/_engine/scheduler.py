@@ -9,6 +9,7 @@ from contextvars import Context
 from typing import Generic, Literal, TypeAlias, TypeVar
 
 from ragasync._calls.caller import Caller
+from ragasync._calls.executors import count_workers
 from ragasync._engine.batching import Batcher
 from ragasync._engine.controls import LiveRun, RunControls
 from ragasync._engine.detached_items import DetachedItems
@@ -68,6 +69,7 @@ class Scheduler(LiveRun, Generic[T, R]):
         self._clock, self._context = clock, context
         self._loop = asyncio.get_running_loop()
         settings = self._settings = controls.settings
+        self._executor_workers = count_workers(settings.executor)
         self._is_plain = not settings.batched and not settings.grouped and settings.journal is None
         if not settings.is_async and settings.timeout is not None:
             self._is_plain = False  # a thread that outlives its time limit keeps its worker
@@ -165,6 +167,8 @@ class Scheduler(LiveRun, Generic[T, R]):
     def can_progress_beside(self, stuck: int) -> bool:
         """Whether anything can still happen while calls past their time limit keep workers."""
         pool = self._pool
+        if stuck >= self._executor_workers:
+            return False  # what was sent to the executor waits there behind them
         if len(pool.tasks) - pool.idle > stuck:
             return True
         return pool.limit > stuck and not self.is_drained

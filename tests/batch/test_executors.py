@@ -250,6 +250,22 @@ async def test_a_group_past_its_time_holds_its_slot():
     assert [type(error) for error in result.errors[:2]] == [AttemptTimeout] * 2
 
 
+@pytest.mark.real_time
+async def test_a_job_stops_when_all_workers_of_a_pool_are_held():
+    """Although it has more slots: calls in these would only time out in the pool's queue."""
+    import threading
+
+    release = threading.Event()
+    with ThreadPoolExecutor(2) as executor:
+        processor = AsyncBatchProcessor(
+            lambda item: release.wait(30), 1, 4, 0, executor=executor, timeout=0.25
+        )
+        result = await processor.process(range(100))
+        release.set()
+    assert "all 2 slots in use are held" in str(result.stopped_because)
+    assert result.pending_count > 50
+
+
 # ---- processes
 
 
