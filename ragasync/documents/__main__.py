@@ -52,7 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(f"there is no file to ingest in {folder!r}", 2)
     try:
         with SqliteStore(options.store) as store:
-            processor = AsyncDocumentProcessor(store=store, journal=_journal(options.journal))
+            # Failed files are retried, because they may be fixed now.
+            journal = Journal(options.journal, retry_failed=True) if options.journal else None
+            processor = AsyncDocumentProcessor(store=store, journal=journal)
             return _ingest(sources, processor, store, question, top)
     except (StoreError, JournalError) as error:
         return _refuse(safe_message(error), 1)
@@ -61,11 +63,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _refuse(why: str, code: int) -> int:
     print(why, file=sys.stderr)
     return code
-
-
-def _journal(path: str | None) -> Journal | None:
-    """The journal, if a path was given; failed files are retried because they may be fixed now."""
-    return None if path is None else Journal(path, retry_failed=True)
 
 
 def _ingest(

@@ -183,23 +183,6 @@ def key_to_send(given: str | None, base_url: str, headers: Mapping[str, str]) ->
     return key or None
 
 
-def service_of(
-    client: Any,
-    base_url: str,
-    api_key: str | None,
-    headers: Mapping[str, str] | None,
-    extra: Mapping[str, object],
-    sending: Callable[[], None],
-) -> HttpService | ClientService:
-    """Return the service behind a client, or else at a base URL."""
-    if client is None:
-        own = checked_headers(headers or {})
-        return HttpService(base_url, key_to_send(api_key, base_url, own), own, extra, sending)
-    if headers:
-        raise ValueError("headers= is for use without client=: set them on the client itself")
-    return ClientService(client, extra, sending)
-
-
 def checked_extra(extra: Mapping[str, object] | None) -> dict[str, object]:
     """Return the extra fields of a request's body as plain JSON data, or raise."""
     if extra is None:
@@ -388,7 +371,15 @@ class OpenAIEmbedder:
         check_count("max_batch", max_batch, at_least=1)
         extra = checked_extra(extra_body)
         self._spending = Spending(price_per_million_tokens)
-        self._service = service_of(client, base_url, api_key, headers, extra, self._spending.call)
+        self._service: HttpService | ClientService
+        if client is None:
+            own = checked_headers(headers or {})
+            key = key_to_send(api_key, base_url, own)
+            self._service = HttpService(base_url, key, own, extra, self._spending.call)
+        elif headers:
+            raise ValueError("headers= is for use without client=: set them on the client itself")
+        else:
+            self._service = ClientService(client, extra, self._spending.call)
         self._dimension = Dimension(dimensions)
         self._body = {"model": model} | ({} if dimensions is None else {"dimensions": dimensions})
         self._name = name or name_of_vectors(model, dimensions, self._service.host, extra)

@@ -202,21 +202,6 @@ def vectors_of(reply: Reply, expected: int) -> list[NDArray[np.float32] | None]:
     return [placed[index] for index in range(expected)]
 
 
-def checked_rows(
-    vectors: Sequence[NDArray[np.float32] | None], dimension: int
-) -> NDArray[np.float32]:
-    """Return the vectors as an array of shape `(n, dimension)`; WrongVector for a bad one."""
-    faults = {place: _fault(vector, dimension) for place, vector in enumerate(vectors)}
-    wrong = [place for place, fault in faults.items() if fault]
-    if wrong:
-        more = f", and {len(wrong) - 1} more are wrong" if len(wrong) > 1 else ""
-        raise WrongVector(
-            f"expected a vector of {dimension} finite numbers for each of {len(vectors)} texts: "
-            f"the one for text {wrong[0]} is {faults[wrong[0]]}{more}"
-        )
-    return np.array(vectors, dtype=np.float32).reshape(len(vectors), dimension)
-
-
 def _fault(vector: NDArray[np.float32] | None, dimension: int) -> str:
     if vector is None:
         return "not a list of numbers"
@@ -292,9 +277,15 @@ class Dimension:
                 "leave dimensions out, or name a model that can shorten its vectors"
             )
         known = self.known or usual
-        rows = checked_rows(vectors, known)
+        faults = {place: _fault(vector, known) for place, vector in enumerate(vectors)}
+        if wrong := [place for place, fault in faults.items() if fault]:
+            more = f", and {len(wrong) - 1} more are wrong" if len(wrong) > 1 else ""
+            raise WrongVector(
+                f"expected a vector of {known} finite numbers for each of {expected} texts: "
+                f"the one for text {wrong[0]} is {faults[wrong[0]]}{more}"
+            )
         self.known, self._confirmed = known, True
-        return rows
+        return np.array(vectors, dtype=np.float32).reshape(expected, known)
 
 
 OPENAI: Final = "https://api.openai.com/v1"
@@ -565,20 +556,17 @@ def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 def address_of(base_url: str) -> SplitResult:
     """Parse a base URL; an error does not quote it, as it may have a password."""
+    expected = f"base_url must be an address such as {OPENAI!r}"
     if not isinstance(base_url, str):
-        raise TypeError(f"base_url must be an address such as {OPENAI!r}, got {base_url!r:.200}")
+        raise TypeError(f"{expected}, got {base_url!r:.200}")
     try:
         parts = urlsplit(base_url.strip())
         _ = parts.port
     except ValueError:
-        raise ValueError(
-            f"base_url must be an address such as {OPENAI!r}, got one whose host or port cannot "
-            "be read"
-        ) from None
+        raise ValueError(f"{expected}, got one whose host or port cannot be read") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(
-            f"base_url must be an address such as {OPENAI!r}, got one of scheme "
-            f"{parts.scheme!r} and host {parts.hostname!r}"
+            f"{expected}, got one of scheme {parts.scheme!r} and host {parts.hostname!r}"
         )
     return parts
 

@@ -478,22 +478,17 @@ def _open_package(data: bytes) -> zipfile.ZipFile:
     return archive
 
 
-def _refuse_many(part: str, count: Callable[[str], int]) -> None:
-    """Raise for more paragraphs or cells than a document has."""
+def _refuse_many(part: str, data: bytes) -> None:
+    """Raise for more paragraphs or cells than a document has, without the seconds of parsing."""
     for name, bound in _MOST.items():
-        if count(name) > bound:
+        empty, full = (
+            sum(data.count(f"{before}{name}{after}".encode()) for before in ":<")
+            for after in ("/>", ">")
+        )
+        if empty + full // 2 > bound:  # most have a start tag and an end tag
             raise LoadError(
                 "too large", f"{part} has more than {bound:,} <w:{name}>: split the document"
             )
-
-
-def _count_in_bytes(data: bytes, name: str) -> int:
-    """Return how many elements of a name there are at least, without the seconds of parsing."""
-    empty, full = (
-        sum(data.count(f"{before}{name}{after}".encode()) for before in ":<")
-        for after in ("/>", ">")
-    )
-    return empty + full // 2  # most have a start tag and an end tag
 
 
 class _Relation(NamedTuple):
@@ -545,10 +540,8 @@ class _Package:
             return None
         # Start and end tags are counted alike, and no text holds the sign itself.
         self.tags.take(data.count(b"<"))
-        _refuse_many(part, lambda name: _count_in_bytes(data, name))
-        root = parse_part(data, part[1:])
-        _refuse_many(part, lambda name: sum(1 for _ in elements_of(root, name)))
-        return root
+        _refuse_many(part, data)
+        return parse_part(data, part[1:])
 
     def relations(self, part: str) -> Iterator[_Relation]:
         """Yield the relationships of a part to others inside the package."""

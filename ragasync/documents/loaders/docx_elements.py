@@ -119,7 +119,7 @@ def is_on(element: Element | None) -> bool:
 
 _HEADING = re.compile(r"heading ([1-6])|title", re.IGNORECASE)
 _LEVELS = 9
-_MAX_CHAIN = 50  # of styles based on one another: a broken file may have a circle
+_MAX_CHAIN = 50  # of styles based on one another
 _MAX_LABEL = 100  # characters of a list's pattern, which each of its paragraphs repeats
 _PLACE = re.compile(r"%([1-9])")
 
@@ -137,34 +137,26 @@ _AIUEO = (
 _DIGITS = "〇一二三四五六七八九"
 
 
-@dataclass(frozen=True, slots=True)
-class _Style:
-    """The heading level and list of a paragraph style."""
+class _ListPlace(NamedTuple):
+    """The list that a paragraph belongs to, its level there, and the style that says so."""
 
-    level: int | None  # None where the style that it is based on decides
-    based_on: str | None
-    numbering: tuple[str | None, int | None]
-
-
-class _Resolved(NamedTuple):
-    """Heading level and list of a style, with all that it is based on."""
-
-    level: int
-    list_id: str | None
-    list_level: int | None
-    list_style: str | None  # the one that names the list
+    list_id: str | None = None
+    level: int | None = None
+    style: str | None = None
 
 
 class Styles:
     """The heading level and the list of each style, also from the styles it is based on."""
 
     def __init__(self, root: Element | None) -> None:
-        elements = [] if root is None else [each for each in root if name_of(each) == "w:style"]
-        self._styles = {attribute(each, "styleId"): _style(each) for each in elements}
+        elements = () if root is None else root
+        self._styles = {
+            attribute(each, "styleId"): each for each in elements if name_of(each) == "w:style"
+        }
         self._default = next(
             (
-                attribute(each, "styleId")
-                for each in elements
+                style_id
+                for style_id, each in self._styles.items()
                 if attribute(each, "type") == "paragraph"
                 and attribute(each, "default") in {"1", "true", "on"}
             ),
@@ -177,47 +169,43 @@ class Styles:
         own = number_of(value_of(properties, "w:outlineLvl"))
         if own is not None:
             return _heading_level(own)
-        return self._resolved(self._style_of(properties)).level
+        return self._resolved(self._style_of(properties))[0]
 
-    def list_of(self, properties: Element | None) -> tuple[str | None, int | None, str | None]:
-        """Return the list that a paragraph belongs to, its level, and the style that says so."""
-        numbering, level = _numbering(child_of(properties, "w:numPr"))
-        if numbering is not None:
-            return numbering, level, None
-        style = self._resolved(self._style_of(properties))
-        return style.list_id, style.list_level if level is None else level, style.list_style
+    def list_of(self, properties: Element | None) -> _ListPlace:
+        """Return the place of a paragraph in a list, its own or that of its style."""
+        own = _numbering(properties)
+        if own.list_id is not None:
+            return own
+        place = self._resolved(self._style_of(properties))[1]
+        return place if own.level is None else place._replace(level=own.level)
 
     def list_of_style(self, style_id: str | None) -> str | None:
         """Return the list that a style names."""
-        style = self._styles.get(style_id)
-        return style.numbering[0] if style else None
+        return _numbering(child_of(self._styles.get(style_id), "w:pPr")).list_id
 
     def _style_of(self, properties: Element | None) -> str | None:
         return value_of(properties, "w:pStyle") or self._default
 
-    def _resolve(self, style_id: str | None) -> _Resolved:
-        """Resolve a style along those it is based on: the nearest with a level or list decides."""
-        chain: list[tuple[str | None, _Style]] = []
-        while len(chain) < _MAX_CHAIN and (style := self._styles.get(style_id)):
-            chain.append((style_id, style))
-            style_id = style.based_on
-        level = next((style.level for _, style in chain if style.level is not None), 0)
-        for name, style in chain:
-            list_id, list_level = style.numbering
-            if list_id is not None:
-                return _Resolved(level, list_id, list_level, name)
-        return _Resolved(level, None, None, None)
+    def _resolve(self, style_id: str | None) -> tuple[int, _ListPlace]:
+        """Return a style's heading level and list: those of the nearest that it is based on."""
+        chain: dict[str | None, Element] = {}
+        while len(chain) < _MAX_CHAIN and style_id in self._styles and style_id not in chain:
+            chain[style_id] = self._styles[style_id]
+            style_id = value_of(chain[style_id], "w:basedOn")
+        level = next((found for found in map(_level_of, chain.values()) if found is not None), 0)
+        for name, style in chain.items():
+            place = _numbering(child_of(style, "w:pPr"))
+            if place.list_id is not None:
+                return level, place._replace(style=name)
+        return level, _ListPlace()
 
 
-def _style(element: Element) -> _Style:
-    """Read one style; its name decides before its outline level, as Word's own names are fixed."""
-    properties = child_of(element, "w:pPr")
-    outline = number_of(value_of(properties, "w:outlineLvl"))
-    level = None if outline is None else _heading_level(outline)
-    if named := _HEADING.fullmatch(value_of(element, "w:name") or ""):
-        level = int(named[1] or 1)
-    numbering = _numbering(child_of(properties, "w:numPr"))
-    return _Style(level, value_of(element, "w:basedOn"), numbering)
+def _level_of(style: Element) -> int | None:
+    """Return a style's own heading level: by its name, as Word fixes those, or its outline."""
+    if named := _HEADING.fullmatch(value_of(style, "w:name") or ""):
+        return int(named[1] or 1)
+    outline = number_of(value_of(child_of(style, "w:pPr"), "w:outlineLvl"))
+    return None if outline is None else _heading_level(outline)
 
 
 def _heading_level(outline: int) -> int:
@@ -225,8 +213,9 @@ def _heading_level(outline: int) -> int:
     return outline + 1 if 0 <= outline < 6 else 0
 
 
-def _numbering(properties: Element | None) -> tuple[str | None, int | None]:
-    return value_of(properties, "w:numId"), number_of(value_of(properties, "w:ilvl"))
+def _numbering(properties: Element | None) -> _ListPlace:
+    own = child_of(properties, "w:numPr")
+    return _ListPlace(value_of(own, "w:numId"), number_of(value_of(own, "w:ilvl")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +232,7 @@ class _Level:
 
 @dataclass(frozen=True, slots=True)
 class _List:
-    """One list: its pattern, and what it has of its own."""
+    """One list: the pattern whose numbers it shares, its own starts, and its levels."""
 
     abstract: str | None
     starts: Mapping[int, int]
@@ -261,17 +250,27 @@ class ListNumbers:
 
     def __init__(self, root: Element | None, styles: Styles) -> None:
         self._styles = styles
-        self._patterns: dict[str | None, dict[int, _Level]] = {}
-        self._links: dict[str | None, str] = {}
+        elements = () if root is None else root
+        patterns, numbers = (
+            {attribute(each, key): each for each in elements if name_of(each) == name}
+            for name, key in (("w:abstractNum", "abstractNumId"), ("w:num", "numId"))
+        )
+        levels_of = cache(_levels)
         self._lists: dict[str | None, _List] = {}
-        for element in () if root is None else root:
-            if name_of(element) == "w:abstractNum":
-                key = attribute(element, "abstractNumId")
-                self._patterns[key] = _levels(element)
-                if link := value_of(element, "w:numStyleLink"):
-                    self._links[key] = link
-            elif name_of(element) == "w:num":
-                self._lists[attribute(element, "numId")] = _list(element)
+        for list_id, element in numbers.items():
+            abstract = value_of(element, "w:abstractNumId")
+            link = value_of(patterns.get(abstract), "w:numStyleLink")
+            if link and (linked := numbers.get(styles.list_of_style(link))) is not None:
+                abstract = value_of(linked, "w:abstractNumId")
+            starts: dict[int, int] = {}
+            levels = dict(levels_of(patterns.get(abstract)))
+            for child in element:
+                number = _level_number(child)
+                if name_of(child) == "w:lvlOverride" and number is not None:
+                    levels |= _levels(child)
+                    start = number_of(value_of(child, "w:startOverride"))
+                    starts |= {} if start is None else {number: start}
+            self._lists[list_id] = _List(abstract, starts, levels)
         self._counts: dict[str | None, list[int | None]] = {}
         self._restarted: set[tuple[str, int]] = set()
 
@@ -280,33 +279,18 @@ class ListNumbers:
         list_id, level, style = self._styles.list_of(properties)
         if list_id is None or (numbered := self._lists.get(list_id)) is None:
             return ""
-        abstract, levels = self._levels_of(numbered)
+        levels = numbered.levels
         if level is None:
             level = next((n for n, each in levels.items() if style and each.style == style), 0)
         if level not in levels:
             return ""
-        counts = self._count(list_id, numbered, abstract, level, levels)
-        label = _label(levels, level, counts)
+        label = _label(levels, level, self._count(list_id, numbered, level))
         return f"{label} " if label else ""
 
-    def _levels_of(self, numbered: _List) -> tuple[str | None, dict[int, _Level]]:
-        """Return the pattern that a list follows, through a style if it names one."""
-        abstract = numbered.abstract
-        if link := self._links.get(abstract):
-            linked = self._lists.get(self._styles.list_of_style(link))
-            abstract = linked.abstract if linked else abstract
-        return abstract, {**self._patterns.get(abstract, {}), **numbered.levels}
-
-    def _count(
-        self,
-        list_id: str,
-        numbered: _List,
-        abstract: str | None,
-        level: int,
-        levels: Mapping[int, _Level],
-    ) -> list[int]:
+    def _count(self, list_id: str, numbered: _List, level: int) -> list[int]:
         """Take the next number of a level, and return the numbers of it and of all above it."""
-        counts = self._counts.setdefault(abstract, [None] * _LEVELS)
+        levels = numbered.levels
+        counts = self._counts.setdefault(numbered.abstract, [None] * _LEVELS)
         before = counts[level]
         if level in numbered.starts and (list_id, level) not in self._restarted:
             self._restarted.add((list_id, level))
@@ -323,10 +307,10 @@ class ListNumbers:
         return [count or 0 for count in counts[: level + 1]]
 
 
-def _levels(element: Element) -> dict[int, _Level]:
+def _levels(element: Element | None) -> dict[int, _Level]:
     return {
         number: _level(child)
-        for child in element
+        for child in (() if element is None else element)
         if name_of(child) == "w:lvl" and (number := _level_number(child)) is not None
     }
 
@@ -347,20 +331,6 @@ def _level(element: Element) -> _Level:
         legal=is_on(child_of(element, "w:isLgl")),
         style=value_of(element, "w:pStyle"),
     )
-
-
-def _list(element: Element) -> _List:
-    starts: dict[int, int] = {}
-    levels: dict[int, _Level] = {}
-    for child in element:
-        number = _level_number(child)
-        if name_of(child) != "w:lvlOverride" or number is None:
-            continue
-        levels |= _levels(child)
-        start = number_of(value_of(child, "w:startOverride"))
-        if start is not None:
-            starts[number] = start
-    return _List(value_of(element, "w:abstractNumId"), starts, levels)
 
 
 def _label(levels: Mapping[int, _Level], level: int, counts: list[int]) -> str:

@@ -70,10 +70,12 @@ _DECLARATIONS = (
 _MIN_WIDE = 8
 """The minimum number of characters by which UTF-16 beyond ASCII is recognized."""
 
-_JAPANESE = ("iso2022_jp", "iso2022_jp_2", "iso2022_jp_ext", "iso2022_jp_3", "iso2022_jp_2004")
-_TO_JAPANESE = re.compile(rb"\x1b(?:\$[@AB]|\$\([CDOPQ]|\([BIJ])")
-_TO_KOREAN = re.compile(rb"\x1b\$\)C|[\x0e\x0f]")
-_TO_CHINESE = re.compile(rb"~\{((?:[\x21-\x7d][\x21-\x7e])+)~\}")
+# Encodings of ASCII bytes with escape sequences; each refuses the escapes of the others.
+_ESCAPED = "iso2022_kr iso2022_jp iso2022_jp_2 iso2022_jp_ext iso2022_jp_3 iso2022_jp_2004 hz"
+# Those of HZ only with characters in common use, and so without the small letters of TeX.
+_ESCAPE = re.compile(
+    rb"\x1b(?:\$[@AB]|\$\([CDOPQ]|\([BIJ]|\$\)C)|[\x0e\x0f]|~\{(?:[\x21-\x57][\x21-\x7e])+~\}"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,25 +151,11 @@ def _as_declared(data: bytes) -> Decoded | None:
 
 
 def _with_escapes(data: bytes) -> Decoded | None:
-    """Decode a text in ISO-2022 or HZ, which are ASCII bytes with escape sequences."""
-    if not data.isascii():
+    """Decode a text in ISO-2022 or HZ, if it has several escapes that lead to letters."""
+    has_escapes = data.isascii() and (b"\x1b$" in data or b"~{" in data)
+    if not has_escapes or len(_ESCAPE.findall(data)) < 2:
         return None
-    if b"\x1b$)C" in data and len(_TO_KOREAN.findall(data)) > 2:
-        return _eastern(data, "iso2022_kr")
-    if b"\x1b$" in data and len(_TO_JAPANESE.findall(data)) > 1:
-        return next(filter(None, (_eastern(data, encoding) for encoding in _JAPANESE)), None)
-    if b"~{" in data and _has_hz(data):
-        return _eastern(data, "hz")
-    return None
-
-
-def _has_hz(data: bytes) -> bool:
-    """Return whether there are several escapes of HZ, with characters in common use."""
-    written = _TO_CHINESE.findall(data)
-    leads = b"".join(part[::2] for part in written)
-    # Level 1 of GB 2312 and its punctuation, and so no small letters, as in TeX.
-    common = sum(lead <= 0x57 for lead in leads)
-    return len(written) > 1 and 4 * common >= 3 * len(leads)
+    return next(filter(None, (_eastern(data, encoding) for encoding in _ESCAPED.split())), None)
 
 
 def _eastern(data: bytes, encoding: str) -> Decoded | None:
@@ -314,7 +302,9 @@ _NOT_WESTERN = re.compile(
     f"|[{_ACCENTS}]{{3}}|[a-zà-ÿ][À-ÞŒŸ]"
 )
 
-_HIGH = re.compile(rb"[\x80-\xff]")
+# A line, or a part of a long one: half a character at its end would rule its encoding out, and
+# these signs are the second byte of no character.
+_LINE = re.compile(rb"[^\n]{0,100000}(?:\n|\Z)|[^\n]{0,100000}[ .,]|[^\n]{1,100000}")
 _WORD = re.compile(rb"[A-Za-z\x80-\xff]+")
 _HIGH_RUN = re.compile(rb"[\x80-\xff]+")
 _PAIRS = re.compile(rb"(?:[\xa1-\xf7][\xa1-\xfe])+")
@@ -325,7 +315,7 @@ _HEBREW_WORD = re.compile(rb"[\xe0-\xfa]+")
 def guessed(data: bytes) -> Decoded | None:
     """Return the likeliest text by charset-normalizer, whole and strict; None without one."""
     sample = _telling_part(data)
-    evidence = len(_HIGH.findall(sample))
+    evidence = len(sample) - len(sample.decode("ascii", "ignore"))
     if evidence < _MIN_EVIDENCE or _is_western(sample):
         # A few bytes that fit the commonest encoding are in it, such as a price with a pound sign.
         if (read := read_strictly(data, "cp1252")) is not None:
@@ -523,23 +513,11 @@ def _rank(encoding: str) -> int:
 
 def _telling_part(data: bytes) -> bytes:
     """Return lines beyond ASCII, up to the size of a guess."""
-    lines, size, position = list[bytes](), 0, 0
-    while size < MAX_GUESSED and (high := _HIGH.search(data, position)):
-        # Of a line that never ends, only a part.
-        start = max(data.rfind(b"\n", position, high.start()) + 1, position, high.start() - 1_000)
-        end = data.find(b"\n", high.end(), start + MAX_GUESSED)
-        if end < 0:
-            end = _cut(data, start)
-        lines.append(data[start:end])
-        size += end - start
-        position = end
-    return b"\n".join(lines)
-
-
-def _cut(data: bytes, start: int) -> int:
-    """Return the end of a part: half a character would rule its encoding out."""
-    most = start + MAX_GUESSED
-    if most >= len(data):
-        return len(data)
-    # These are the second byte of no character.
-    return max(data.rfind(mark, start + 1, most) + 1 for mark in (b" ", b".", b",")) or most
+    lines, size = list[bytes](), 0
+    for line in _LINE.finditer(data):
+        if not line[0].isascii():
+            lines.append(line[0])
+            size += len(line[0])
+            if size >= MAX_GUESSED:
+                break
+    return b"".join(lines)
