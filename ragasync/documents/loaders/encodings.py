@@ -281,8 +281,6 @@ _SIGN_IN_WORD = re.compile(
 
 _LAST_COMMON_KANJI = "腕".encode("cp932")  # the end of level 1 of JIS X 0208
 
-_KANA = re.compile("[\u3041-\u30fa]")
-
 _MIN_EVIDENCE = 3
 """The fewest bytes beyond ASCII from which a guess can be made."""
 
@@ -460,34 +458,11 @@ def _is_misread_as_cyrillic(text: str) -> bool:
     return 10 * sum(map(text.count, "аеиоуыэюяіїєё")) < 3 * letters
 
 
-def _is_misread_as_shift_jis(text: str) -> bool:
-    """Return whether there is neither kana nor the common kanji of names and titles."""
-    beyond = [letter for letter in text if letter > "\x7f"]
-    return _has_no_kana(text) and 10 * sum(map(_is_common_japanese, beyond)) < 9 * len(beyond)
-
-
 def _is_common_japanese(letter: str) -> bool:
     """Return whether a character is ASCII, a common kanji, kana or Japanese punctuation."""
     if "\u4e00" <= letter <= "\u9fff":
         return letter.encode("cp932", "replace") <= _LAST_COMMON_KANJI
     return letter <= "\x7f" or "\u3001" <= letter <= "\u30ff" or "\uff01" <= letter <= "\uff60"
-
-
-def _has_no_kana(text: str) -> bool:
-    """Return whether fewer than a twentieth of the letters of a Japanese text are kana."""
-    return 20 * len(_KANA.findall(text)) < len(text) - len(text.encode("ascii", "ignore"))
-
-
-def _is_misread_as_korean(text: str) -> bool:
-    """Return whether many syllables are among those that cp949 adds to EUC-KR."""
-    hangul = "".join(letter for letter in text if "\uac00" <= letter <= "\ud7a3")
-    return 5 * (len(hangul) - len(hangul.encode("euc_kr", "ignore")) // 2) > len(hangul)
-
-
-def _is_misread_as_chinese(text: str) -> bool:
-    """Return whether nearly all characters are among those that GBK adds to GB 2312."""
-    han = "".join(letter for letter in text if "\u4e00" <= letter <= "\u9fff")
-    return 5 * (len(han.encode("gb2312", "ignore")) // 2) < len(han)
 
 
 _MISREAD: Mapping[str, Callable[[str], bool]] = MappingProxyType(
@@ -499,10 +474,6 @@ _MISREAD: Mapping[str, Callable[[str], bool]] = MappingProxyType(
             _is_misread_as_cyrillic,
         ),
         "cp1254": _is_misread_as_turkish,
-        "cp932": _is_misread_as_shift_jis,
-        "euc_jp": _has_no_kana,
-        "cp949": _is_misread_as_korean,
-        "gb18030": _is_misread_as_chinese,
     }
 )
 
