@@ -173,7 +173,8 @@ def _with_nul_bytes(data: bytes) -> Decoded | None:
     readings = [read for read in _wide_readings(data) if _is_writing(read.text)]
     if not readings:
         return None
-    best = max(readings, key=_spaces_and_letters)
+    # In the wrong byte order, characters are strewn over many blocks of 256.
+    best = min(readings, key=lambda read: len({ord(each) >> 8 for each in set(read.text)}))
     # In UTF-16, mostly ASCII has a NUL byte in four of five characters.
     is_mostly_ascii = 5 * len(best.text.encode("ascii", "ignore")) >= 4 * len(best.text)
     if best.encoding.startswith("utf-32") or (is_mostly_ascii and _has_few_00(data, best, 50)):
@@ -237,13 +238,6 @@ def _is_writing(text: str) -> bool:
         each in "\t\n\r\f\ufeff" or unicodedata.category(each) not in ("Cc", "Cn", "Co", "Cs")
         for each in set(text)
     )
-
-
-def _spaces_and_letters(read: Decoded) -> tuple[int, int]:
-    """Return the score of a reading: its common characters, and fewer scripts."""
-    common = sum(map(read.text.count, " \n\r\t.,、。，"))
-    letters = sum(map(read.text.count, "abcdefghijklmnopqrstuvwxyz"))
-    return common + letters, -len({ord(each) >> 8 for each in set(read.text)})
 
 
 MAX_GUESSED = 200_000
