@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from numpy.typing import NDArray
 
 from ragasync._calls.remote_errors import PickledError, aborted_call, pickle_error, unpickle_error
 from ragasync._reports.summary import counted
+from ragasync.documents.adapters import as_array
 from ragasync.documents.loaders.tables import BAD_ROWS
 from ragasync.documents.models import (
     Chunk,
@@ -23,7 +24,7 @@ from ragasync.documents.models import (
     SomeDocumentsRefused,
 )
 from ragasync.documents.sources import Source
-from ragasync.documents.splitters import on_line
+from ragasync.documents.splitters import chunks_at, on_line
 from ragasync.documents.stored_state import NOT_STORED, StoredState, Vector
 from ragasync.errors import StageFailure
 from ragasync.foreign_errors import is_a
@@ -193,8 +194,37 @@ def _unpickle(
     return prepared
 
 
+class _MadeWhenRead:
+    """
+    The attributes of a ProcessedDocument that are made when they are first read.
+
+    A run makes thousands of documents a second, of which most are never looked at.
+    """
+
+    __slots__ = ("_spans", "_vectors")
+
+    _spans: Sequence[tuple[int, int]]
+    _vectors: Sequence[Vector]
+
+    if not TYPE_CHECKING:  # a type checker would accept any name
+
+        def __getattr__(self, name: str) -> object:
+            """Make an attribute that has not been set, or give it its default."""
+            made: object
+            if (field := self.__dataclass_fields__.get(name)) is None:
+                raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
+            if self.document is None or name not in ("chunks", "embeddings"):
+                made = field.default
+            elif name == "chunks":
+                made = tuple(chunks_at(self.document, self._spans))
+            else:
+                made = as_array(self._vectors)
+            object.__setattr__(self, name, made)
+            return made
+
+
 @dataclass(frozen=True, slots=True, repr=False)
-class ProcessedDocument:
+class ProcessedDocument(_MadeWhenRead):
     """
     The result of one document, or of all documents of one source.
 
@@ -245,6 +275,23 @@ class ProcessedDocument:
     encoding_confidence: float | None = None
     bad_rows: int | None = None
 
+    @staticmethod
+    def _of_spans(
+        document: Document,
+        spans: Sequence[tuple[int, int]],
+        vectors: Sequence[Vector],
+        tokens: int | None,
+    ) -> ProcessedDocument:
+        """The result of a document of which nothing is made yet but the offsets of its chunks."""
+        made = _new(ProcessedDocument)
+        for set_slot, value in zip(
+            _set_slots,
+            (document.id, document.source, len(spans), document, tokens, spans, vectors),
+            strict=True,
+        ):
+            set_slot(made, value)
+        return made
+
     def __repr__(self) -> str:
         if self.skipped is not None:
             return f"<ProcessedDocument {self.id!r}: skipped, {self.skipped}>"
@@ -252,6 +299,13 @@ class ProcessedDocument:
         if self.documents is not None:
             state = f"{counted(self.document_count, 'document')}, {state}"
         return f"<ProcessedDocument {self.id!r}: {state}>"
+
+
+_new = object.__new__
+_set_slots = tuple(
+    getattr(ProcessedDocument, name).__set__
+    for name in ("id", "source", "chunk_count", "document", "tokens", "_spans", "_vectors")
+)
 
 
 def facts_of(document: Document) -> dict[str, Any]:

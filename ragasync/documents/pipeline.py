@@ -40,7 +40,7 @@ from ragasync.documents.prepare import (
     run_store_steps,
 )
 from ragasync.documents.run_sources import RunSources
-from ragasync.documents.splitters import add_locations
+from ragasync.documents.splitters import add_locations, chunks_at
 from ragasync.documents.store import EmbedderMismatch, StoreError
 from ragasync.documents.stored_state import WHY_UNKNOWN, SpareVectors, StoredChanges, Vector
 from ragasync.documents.thread_batches import ThreadBatcher
@@ -292,25 +292,24 @@ class Pipeline:
         assert self._blocks is not None
         try:
             check_given(source)
-        except StageFailure:
+            spans = self._blocks.call_inline(self._block.steps.spans, source)
+        except Exception:
             return None
-        prepared = self._blocks.call_inline(self._block.steps.prepare_given, source)
-        if prepared.failure is not None:
-            return None
-        weight = self._budget.enter_last(len(prepared.chunks))
+        weight = self._budget.enter_last(len(spans))
         if self._budget.free <= 0:
             self._room_is_full = True
             self._pause_input()
         self._embedding += 1
         assert self._run is not None  # of which this document is a part
         used = CallUsage(self._run.usage)
-        made = embed.request([chunk.text for chunk in prepared.chunks], used)
-        return Begun(made, partial(self._finish_begun, source, prepared, weight, made, used), used)
+        text = source.text
+        made = embed.request([text[start:end] for start, end in spans], used)
+        return Begun(made, partial(self._finish_begun, source, spans, weight, made, used), used)
 
     def _finish_begun(
         self,
-        source: Document,
-        prepared: PreparedDocument,
+        document: Document,
+        spans: Sequence[tuple[int, int]],
         weight: int,
         made: asyncio.Future[list[Any]],
         used: CallUsage,
@@ -322,12 +321,17 @@ class Pipeline:
             try:
                 vectors = made.result()
             except RequestFailed as failed:
+                prepared = PreparedDocument(document, chunks_at(document, spans))
                 raise self._embedding_failure(prepared, failed) from failed.error
-            self._check_vectors(prepared, vectors)
+            if not self._has_known_dimension(vectors):
+                self._check_vectors(PreparedDocument(document, chunks_at(document, spans)), vectors)
         except (StageFailure, JobStopped) as error:
-            return self._on_error(source, error)
+            return self._on_error(document, error)
         tokens = None if used.reported is None else used.reported.tokens
-        return self._sources.note_done(source, self._result(prepared, vectors, tokens))
+        if document.metadata or not self._config.keep_content:
+            prepared = PreparedDocument(document, chunks_at(document, spans))
+            return self._result(prepared, vectors, tokens)
+        return ProcessedDocument._of_spans(document, spans, vectors, tokens)
 
     def _is_short(self, source: object) -> TypeGuard[Document]:
         """Whether a source is a document that takes less time to chunk than to hand over."""
@@ -679,10 +683,19 @@ class Pipeline:
         note_place(failed.error, shown, place)
         return (FatalStageError if is_fatal else StageFailure)(shown, failed.error)
 
+    def _has_known_dimension(self, vectors: Sequence[Vector | None]) -> bool:
+        """Whether all vectors are finite, and of the dimension of the first one of the run."""
+        dimension = self._dimension
+        if dimension is None:
+            return False
+        for vector in vectors:
+            if vector is None or len(vector) != dimension:
+                return False
+        return True
+
     def _check_vectors(self, prepared: PreparedDocument, vectors: Sequence[Vector | None]) -> None:
         """Refuse a document with a vector that is not finite, or of another dimension."""
-        lengths = {None if vector is None else len(vector) for vector in vectors}
-        if lengths == {self._dimension} and self._dimension is not None:
+        if self._has_known_dimension(vectors):
             return
         for number, vector in enumerate(vectors):
             if vector is None or len(vector) != self._dimension:

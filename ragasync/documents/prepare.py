@@ -56,6 +56,11 @@ class LoadAndChunk:
         """Whether the chunk function is the default one."""
         return type(self.chunk.fn) is RecursiveSplitter
 
+    def spans(self, document: Document) -> list[tuple[int, int]]:
+        """Offsets of the chunks of a document, if the chunk function is the default one."""
+        assert type(self.chunk.fn) is RecursiveSplitter
+        return self.chunk.fn.spans(document.text)
+
     def prepare_given(self, document: Document) -> PreparedDocument:
         """Split a Document that was passed as a source."""
         check_given(document)
