@@ -7,11 +7,12 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from ragasync._bridge.interrupts import Interrupted
 from ragasync._calls.caller import Caller
 from ragasync._calls.groups import GroupSize
+from ragasync._engine.replies import Begun
 from ragasync._engine.workers import Interrupt
 from ragasync._limits.adaptive import ConcurrencyController
 from ragasync._limits.combined import CombinedLimiter
@@ -22,7 +23,7 @@ from ragasync.clock import current_time
 from ragasync.error_text import describe
 from ragasync.progress_callbacks import LimitedBy
 from ragasync.settings import BatchSettings
-from ragasync.usage import CallUsage, UsageTotals
+from ragasync.usage import UsageTotals
 
 R = TypeVar("R")
 
@@ -116,21 +117,6 @@ class LiveRun:
         """Cancel the calls in flight, or only those that wait for the rate limit."""
         if not only_waiting:
             self._setup.cancel()
-
-
-class Begun(NamedTuple, Generic[R]):
-    """
-    What a pipeline has begun for an item.
-
-    Args:
-        ready: done when `finish` can be called; the engine cancels it to give the item up.
-        finish: makes the item's value, or raises its error; called once, unless given up.
-        usage: what the item has used so far.
-    """
-
-    ready: asyncio.Future[Any]
-    finish: Callable[[], R]
-    usage: CallUsage
 
 
 class InnerStages(Protocol):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from contextvars import Context
-from functools import partial
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
-from ragasync._engine.controls import Begun
 from ragasync._engine.recorder import Recorder
+from ragasync._engine.replies import Begun
 from ragasync._engine.retry_queue import PendingCall
 from ragasync._engine.workers import WorkerPool
 from ragasync._outcomes.outcome import RecordSuccess
@@ -51,6 +51,8 @@ class DetachedItems(Generic[T, R]):
         self._clock, self._context = clock, context
         self._recorders: dict[int, RecordSuccess[R]] = {}
         self._open: dict[int, tuple[T, float, int, Begun[R]]] = {}
+        self._done: deque[int] = deque()
+        self._loop = asyncio.get_running_loop()
         self._empty: asyncio.Future[None] | None = None
 
     def __len__(self) -> int:
@@ -62,31 +64,46 @@ class DetachedItems(Generic[T, R]):
         if (begun := self._begin(item)) is None:
             return False
         self._open[index] = item, started, self._pool.take_number(), begun
-        begun.ready.add_done_callback(partial(self._finish, index), context=self._context)
+        begun.reply.when_done(self._note_done, index)
         return True
 
-    def _finish(self, index: int, ready: asyncio.Future[Any]) -> None:
+    def _note_done(self, index: int) -> None:
+        """Have an item finished in the next turn of the loop, with others whose call ends now."""
+        self._done.append(index)
+        if len(self._done) == 1:
+            self._loop.call_soon(self._finish_all, context=self._context)
+
+    def _finish_all(self) -> None:
+        """Finish the items that are done."""
+        done = self._done
+        try:
+            while done:
+                self._finish(done[0])
+                done.popleft()
+        finally:
+            if done:  # a fault of the engine, reported by the loop, must not hold up the others
+                done.popleft()
+                self._loop.call_soon(self._finish_all, context=self._context)
+
+    def _finish(self, index: int) -> None:
         """Record the value or the error of an item."""
-        if index not in self._open:  # given up
-            if not ready.cancelled():
-                ready.exception()  # it counts as retrieved
-            return
-        item, started, worker, begun = self._open.pop(index)
+        if (entry := self._open.pop(index, None)) is None:
+            return  # given up
+        item, started, worker, begun = entry
         self._pool.release_number(worker)
         try:
             value = begun.finish()
         except BaseException as error:
             call = PendingCall((index,), (item,), started=started)
-            if (used := begun.usage.take()) is not None:
+            if (used := begun.reply.usage) is not None:
                 call.add_usage([used])
             self._on_error(call, error, started, worker)
         else:
-            if begun.usage.reported is not None:
-                self._recorder.add_usage(index, begun.usage.take())
+            if (used := begun.reply.usage) is not None:
+                self._recorder.add_usage(index, used)
             if (record := self._recorders.get(worker)) is None:
                 record = self._recorders[worker] = self._recorder.fast_recorder(worker)
             record(index, value, started, self._clock())
-        begun.usage.end()
         if not self._open:
             self._note_empty()
 
@@ -102,8 +119,7 @@ class DetachedItems(Generic[T, R]):
             return
         given_up, self._open = self._open, {}
         for index, (item, started, worker, begun) in given_up.items():
-            begun.ready.cancel()
-            begun.usage.end()
+            begun.reply.cancel()
             self._pool.release_number(worker)
             call = PendingCall((index,), (item,), started=started)
             call.add_attempt(self._clock() - started)

@@ -12,6 +12,7 @@ from ragasync._calls.groups import GroupSize
 from ragasync._engine.controls import RunControls
 from ragasync._engine.item_queue import QueuedItems
 from ragasync._engine.job_run import stage_stats
+from ragasync._engine.replies import Reply
 from ragasync._engine.run import execute
 from ragasync._outcomes.activity import ActivityMonitor
 from ragasync._outcomes.outcome import CallSuccess, Outcome, RecordSuccess
@@ -53,8 +54,8 @@ class _Request(Generic[R]):
         self,
         first: int,
         values: list[Any],
-        future: asyncio.Future[list[R]],
-        calls: tuple[CallUsage | None, ...],
+        future: asyncio.Future[list[R]] | Reply[list[R]],
+        calls: tuple[CallUsage | Reply[list[R]] | None, ...],
     ) -> None:
         self.first = first
         self.missing = len(values)
@@ -93,24 +94,29 @@ class _OpenRequests(Generic[T, R]):
 
     def __init__(self, activity: ActivityMonitor) -> None:
         self._activity = activity
-        self._new_future = asyncio.get_running_loop().create_future
         self.has_success = False
         self.by_index: dict[int, _Request[R]] = {}
 
     def add(
-        self, first: int, values: list[Any], calls: tuple[CallUsage | None, ...]
-    ) -> asyncio.Future[list[R]]:
+        self,
+        first: int,
+        values: list[Any],
+        future: asyncio.Future[list[R]] | Reply[list[R]],
+        calls: tuple[CallUsage | Reply[list[R]] | None, ...],
+    ) -> None:
         """Open a request that fills this list; its future will have it when it is full."""
-        request: _Request[R] = _Request(first, values, self._new_future(), calls)
+        request: _Request[R] = _Request(first, values, future, calls)
         self.by_index.update(dict.fromkeys(range(first, first + len(values)), request))
-        return request.future
 
     def select_wanted(self, rows: list[tuple[int, T]]) -> list[tuple[int, T]]:
         """Drop the items whose callers no longer wait, and return the others."""
-        wanted = [row for row in rows if not self.by_index[row[0]].future.done()]
-        if len(wanted) < len(rows):
-            for index in {index for index, _ in rows} - {index for index, _ in wanted}:
-                del self.by_index[index]
+        by_index = self.by_index
+        requests = {by_index[index] for index, _ in rows}
+        if not any(request.future.done() for request in requests):
+            return rows
+        wanted = [row for row in rows if not by_index[row[0]].future.done()]
+        for index in {index for index, _ in rows} - {index for index, _ in wanted}:
+            del by_index[index]
         return wanted
 
     def unfinished(self, limit: int | None) -> int:  # noqa: ARG002
@@ -266,31 +272,25 @@ class RequestBatcher(Generic[T, R]):
         if queue is None or self.run.stopping:
             return self._refuse()
         values = [None] * len(items) if values is None else values
-        return self._add(queue, items, values, (current_call.get(), counted_for))
-
-    def request(self, items: Sequence[T], counted_for: CallUsage) -> asyncio.Future[list[R]]:
-        """
-        Request the values of items while it has not stopped, for no call of another run.
-
-        What the items use is counted for `counted_for`.
-        """
-        assert self._items is not None  # it is open
-        return self._add(self._items, items, [None] * len(items), (counted_for,))
-
-    def _add(
-        self,
-        queue: QueuedItems[T],
-        items: Sequence[T],
-        values: list[Any],
-        calls: tuple[CallUsage | None, ...],
-    ) -> asyncio.Future[list[R]]:
-        """Open a request, and queue its items."""
-        future = self._requests.add(queue.pushed, values, calls)
+        future: asyncio.Future[list[R]] = asyncio.get_running_loop().create_future()
+        self._requests.add(queue.pushed, values, future, (current_call.get(), counted_for))
         if items:
             queue.push(*items)
         else:
             future.set_result(values)
         return future
+
+    def request(self, items: Sequence[T]) -> Reply[list[R]]:
+        """Request the values of items while it has not stopped, for a callback."""
+        queue = self._items
+        assert queue is not None  # it is open
+        reply: Reply[list[R]] = Reply()
+        self._requests.add(queue.pushed, [None] * len(items), reply, (reply,))
+        if items:
+            queue.push(*items)
+        else:
+            reply.set_result([])
+        return reply
 
     def expectation_changed(self) -> None:
         """Ask `no_more_expected` again, which may have changed without an item."""

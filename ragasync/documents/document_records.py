@@ -24,7 +24,7 @@ from ragasync.documents.models import (
     SomeDocumentsRefused,
 )
 from ragasync.documents.sources import Source
-from ragasync.documents.splitters import chunks_at, on_line
+from ragasync.documents.splitters import Spans, chunks_at, on_line
 from ragasync.documents.stored_state import NOT_STORED, StoredState, Vector
 from ragasync.errors import StageFailure
 from ragasync.foreign_errors import is_a
@@ -203,7 +203,7 @@ class _MadeWhenRead:
 
     __slots__ = ("_spans", "_vectors")
 
-    _spans: Sequence[tuple[int, int]]
+    _spans: Spans
     _vectors: Sequence[Vector]
 
     if not TYPE_CHECKING:  # a type checker would accept any name
@@ -278,7 +278,7 @@ class ProcessedDocument(_MadeWhenRead):
     @staticmethod
     def _of_spans(
         document: Document,
-        spans: Sequence[tuple[int, int]],
+        spans: Spans,
         vectors: Sequence[Vector],
         tokens: int | None,
     ) -> ProcessedDocument:

@@ -7,12 +7,12 @@ import warnings
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from functools import partial
 from typing import Any, TypeGuard
 
 from ragasync._calls.caller import Caller
 from ragasync._calls.groups import GroupSize
-from ragasync._engine.controls import Begun, RunControls
+from ragasync._engine.controls import RunControls
+from ragasync._engine.replies import Begun, Reply
 from ragasync._engine.request_batcher import RequestBatcher, RequestFailed
 from ragasync._outcomes.stats import StageStats
 from ragasync._reports.summary import counted
@@ -40,7 +40,7 @@ from ragasync.documents.prepare import (
     run_store_steps,
 )
 from ragasync.documents.run_sources import RunSources
-from ragasync.documents.splitters import add_locations, chunks_at
+from ragasync.documents.splitters import Spans, add_locations, chunks_at
 from ragasync.documents.store import EmbedderMismatch, StoreError
 from ragasync.documents.stored_state import WHY_UNKNOWN, SpareVectors, StoredChanges, Vector
 from ragasync.documents.thread_batches import ThreadBatcher
@@ -300,26 +300,19 @@ class Pipeline:
             self._room_is_full = True
             self._pause_input()
         self._embedding += 1
-        assert self._run is not None  # of which this document is a part
-        used = CallUsage(self._run.usage)
         text = source.text
-        made = embed.request([text[start:end] for start, end in spans], used)
-        return Begun(made, partial(self._finish_begun, source, spans, weight, made, used), used)
+        reply = embed.request([text[start:end] for start, end in spans])
+        return _BegunDocument(self, source, spans, weight, reply)
 
-    def _finish_begun(
-        self,
-        document: Document,
-        spans: Sequence[tuple[int, int]],
-        weight: int,
-        made: asyncio.Future[list[Any]],
-        used: CallUsage,
+    def finish_begun(
+        self, document: Document, spans: Spans, weight: int, reply: Reply[list[Any]]
     ) -> ProcessedDocument:
         """Make the result of a document that was begun, or raise its error."""
         self._embedding -= 1
         self._leave(weight)
         try:
             try:
-                vectors = made.result()
+                vectors = reply.result()
             except RequestFailed as failed:
                 prepared = PreparedDocument(document, chunks_at(document, spans))
                 raise self._embedding_failure(prepared, failed) from failed.error
@@ -327,7 +320,7 @@ class Pipeline:
                 self._check_vectors(PreparedDocument(document, chunks_at(document, spans)), vectors)
         except (StageFailure, JobStopped) as error:
             return self._on_error(document, error)
-        tokens = None if used.reported is None else used.reported.tokens
+        tokens = None if reply.usage is None else reply.usage.tokens
         if document.metadata or not self._config.keep_content:
             prepared = PreparedDocument(document, chunks_at(document, spans))
             return self._result(prepared, vectors, tokens)
@@ -685,13 +678,8 @@ class Pipeline:
 
     def _has_known_dimension(self, vectors: Sequence[Vector | None]) -> bool:
         """Whether all vectors are finite, and of the dimension of the first one of the run."""
-        dimension = self._dimension
-        if dimension is None:
-            return False
-        for vector in vectors:
-            if vector is None or len(vector) != dimension:
-                return False
-        return True
+        lengths = {None if vector is None else len(vector) for vector in vectors}
+        return lengths == {self._dimension} and self._dimension is not None
 
     def _check_vectors(self, prepared: PreparedDocument, vectors: Sequence[Vector | None]) -> None:
         """Refuse a document with a vector that is not finite, or of another dimension."""
@@ -805,6 +793,27 @@ class Pipeline:
         """Warn at the line where the processor was made, because a run has a loop of its own."""
         if warning is not None:
             warnings.warn_explicit(warning, UserWarning, *self._config.made_at)
+
+
+class _BegunDocument:
+    """A document whose chunks are with the embedder, without a worker."""
+
+    __slots__ = ("_document", "_pipeline", "_spans", "_weight", "reply")
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        document: Document,
+        spans: Spans,
+        weight: int,
+        reply: Reply[list[Any]],
+    ) -> None:
+        self._pipeline, self._document = pipeline, document
+        self._spans, self._weight, self.reply = spans, weight, reply
+
+    def finish(self) -> ProcessedDocument:
+        """Make its result, or raise its error."""
+        return self._pipeline.finish_begun(self._document, self._spans, self._weight, self.reply)
 
 
 class DocumentsInFlight:

@@ -75,6 +75,9 @@ _ENDS_BEFORE_SPACE = ".!?؟۔"
 _CLOSERS = "」』”’）】》"
 _CLAUSES = "，、；：､،؛፣"
 _UNSPACED = "\u0e00"  # Thai; of the scripts beyond it many write words without spaces
+Spans: TypeAlias = Sequence[tuple[int, int]]
+"""The start and end offsets of chunks, in order."""
+
 _Separators: TypeAlias = tuple[tuple[str, int], ...]
 
 # Where to cut if there is no blank line, best first: a separator, and how many of its characters
@@ -599,7 +602,7 @@ def add_locations(document: Document, chunks: Iterable[Chunk]) -> list[Chunk]:
     return given
 
 
-def chunks_at(document: Document, spans: Sequence[tuple[int, int]]) -> list[Chunk]:
+def chunks_at(document: Document, spans: Spans) -> list[Chunk]:
     """Build the chunks of a document, with locations, from (start, end) offsets in order."""
     text, metadata = document.text, document.metadata
     has_more = metadata and any(key in metadata for key in ("line", *PLACES))
