@@ -107,6 +107,9 @@ class LiveRun:
     def set_interrupt(self, reason: Interrupt, wanted: bool = True) -> None:
         """Make workers leave the fast path after their current call, until the reason is gone."""
 
+    def request_turn(self) -> None:
+        """Have workers let the loop turn after their current call."""
+
     def notify(self, *, everyone: bool = False) -> None:
         """Wake a worker, or every one, to see what has changed."""
 

@@ -292,6 +292,11 @@ class RequestBatcher(Generic[T, R]):
             reply.set_result([])
         return reply
 
+    @property
+    def may_start_call(self) -> bool:
+        """Whether it has room for a further call in flight."""
+        return self.run.live.in_flight < self.run.max_concurrency
+
     def expectation_changed(self) -> None:
         """Ask `no_more_expected` again, which may have changed without an item."""
         if self._items is not None:

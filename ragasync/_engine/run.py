@@ -335,6 +335,8 @@ class Run(Generic[T, R]):
                 if begin is not None and begin(index, item, started):
                     ended = clock()  # of the begin: the item goes on without this worker
                 else:
+                    if begin is not None:
+                        self._scheduler.wake_next()
                     try:
                         value = await call(item)
                     except BaseException as error:

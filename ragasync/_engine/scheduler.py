@@ -136,19 +136,20 @@ class Scheduler(LiveRun, Generic[T, R]):
                 return None
             if not controls.paused:
                 if self.retries and (call := self.retries.pop_due()) is not None:
-                    self._wake_next()
+                    self.wake_next()
                     return call
                 if self._has_input and self._may_read:
                     if self._may_take_fast_path:
-                        self._wake_next()
-                        return "fast path"
+                        if self._controls.inner is None:
+                            self.wake_next()
+                        return "fast path"  # of a pipeline, only some items need a worker
                     if (call := await self.batches.next()) is not None:
-                        self._wake_next()
+                        self.wake_next()
                         return call
                     continue
                 # No further batch will show whether all fail alike, so the parts need not wait.
                 if self.retries.has_deferred and self.items.no_more_expected:
-                    self._wake_next()
+                    self.wake_next()
                     return self.retries.pop_deferred()
             if self._is_over:
                 controls.stopping = True
@@ -267,7 +268,7 @@ class Scheduler(LiveRun, Generic[T, R]):
             return True
         return self.retries.has_deferred and self.items.no_more_expected
 
-    def _wake_next(self) -> None:
+    def wake_next(self) -> None:
         """Have the next worker woken in the next turn of the loop, once this one's call runs."""
         if not self._waking:
             self._waking = True
@@ -296,7 +297,7 @@ class Scheduler(LiveRun, Generic[T, R]):
         if self.batches.filling:
             return  # by the worker that fills a batch
         if self.items.has_ready:
-            self._wake_next()  # once, however many items come in this turn of the loop
+            self.wake_next()  # once, however many items come in this turn of the loop
         else:
             self.notify()
 
@@ -311,6 +312,10 @@ class Scheduler(LiveRun, Generic[T, R]):
     def set_interrupt(self, reason: Interrupt, wanted: bool = True) -> None:
         """Make workers leave the fast path after their current call, until the reason is gone."""
         self._pool.set_interrupt(reason, wanted)
+
+    def request_turn(self) -> None:
+        """Have workers let the loop turn after their current call."""
+        self._pool.request_turn()
 
     def resize(self, max_concurrency: int) -> None:
         """Change the number of workers."""

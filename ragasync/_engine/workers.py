@@ -267,6 +267,10 @@ class WorkerPool:
                 self._loop.call_soon(self.loop_turned, context=self._context)
             await asyncio.sleep(0)
 
+    def request_turn(self) -> None:
+        """Have workers let the loop turn after their current call, for what others can start."""
+        self._yield_at = self.interrupt_at = INTERRUPTED
+
     def loop_turned(self) -> None:
         """Put off the next yield: the loop has turned, since it runs this."""
         self._turn_requested = False

@@ -80,14 +80,12 @@ class Document:
         """The same document as one that was loaded from a file, which may become its source."""
         if type(self) is not Document:
             return replace(self, source=self.source or file, file=file)
-        document = _new(Document)  # every loaded document passes here, and its fields were checked
-        for set_field, value in zip(
-            _set_fields,
-            (self.id, self.text, self.metadata, self.source or file, file),
-            strict=True,
-        ):
-            set_field(document, value)
-        return document
+        return _checked(self.id, self.text, self.metadata, self.source or file, file)
+
+    @staticmethod
+    def _of_pair(id_: str, text: str) -> Document:
+        """The document of a pair of strs."""
+        return _checked(id_, text, _NOTHING, None, None)
 
     @property
     def _table_name_(self) -> str:
@@ -180,12 +178,25 @@ class Chunk:
 
 _new = object.__new__
 # The slots of the frozen classes; `object.__setattr__` would look up each by name.
-_set_fields = tuple(
+_set_document_id, _set_document_text, _set_document_metadata, _set_source, _set_file = (
     vars(Document)[name].__set__ for name in ("id", "text", "metadata", "source", "file")
 )
 _set_text, _set_start, _set_end, _set_metadata = (
     vars(Chunk)[name].__set__ for name in ("text", "start", "end", "metadata")
 )
+
+
+def _checked(
+    id_: str, text: str, metadata: Mapping[str, object], source: str | None, file: str | None
+) -> Document:
+    """Build a document of fields that were checked; every document of a run passes here."""
+    document = _new(Document)
+    _set_document_id(document, id_)
+    _set_document_text(document, text)
+    _set_document_metadata(document, metadata)
+    _set_source(document, source)
+    _set_file(document, file)
+    return document
 
 
 _SHOWN: Final = 5

@@ -108,6 +108,7 @@ class Pipeline:
         self._refusal: EmbedderMismatch | None = None
         self._dimension: int | None = None
         self._loading = self._waiting_for_room = self._embedding = self._uncertain = 0
+        self._begun_chunks = 0
         self._doubts: list[str] = []
         self._all_read = self._stopped_early = self._room_is_full = False
         self._pruned: int | None = None
@@ -290,6 +291,7 @@ class Pipeline:
             return None
         assert self._block is not None  # else it is not short
         assert self._blocks is not None
+        assert self._run is not None  # of which this document is a part
         try:
             check_given(source)
             spans = self._blocks.call_inline(self._block.steps.spans, source)
@@ -302,6 +304,11 @@ class Pipeline:
         self._embedding += 1
         text = source.text
         reply = embed.request([text[start:end] for start, end in spans])
+        self._begun_chunks += len(spans)
+        if self._begun_chunks >= self._config.embed.batch_size:
+            self._begun_chunks = 0
+            if embed.may_start_call:
+                self._run.live.request_turn()
         return _BegunDocument(self, source, spans, weight, reply)
 
     def finish_begun(

@@ -348,7 +348,9 @@ def find_sources(
     elif not isinstance(sources, Iterable):
         raise TypeError(_expected(sources))
     for origin in sources:
-        if isinstance(origin, str | os.PathLike):
+        if type(origin) is tuple:  # first, because asking for a PathLike takes longer than the rest
+            yield source_of(origin, ids)
+        elif isinstance(origin, str | os.PathLike):
             yield from _walk(_existing(origin), exclude, follow_symlinks, ids)
         else:
             yield source_of(origin, ids)
@@ -356,11 +358,15 @@ def find_sources(
 
 def source_of(origin: Origin, ids: FileIds | None = None) -> Source | Document:
     """Make a Source of a path, or a Document of an (id, text) pair; ids are absolute by default."""
+    if type(origin) is tuple and len(origin) == 2:  # what the first case of `match` finds, faster
+        id_, text = origin
+        if type(id_) is str and type(text) is str:
+            return Document._of_pair(id_, text)
     match origin:
-        case Source() | Document():
-            return origin
         case (str(id_), str(text)):
             return Document(id_, text)
+        case Source() | Document():
+            return origin
         case str() | os.PathLike():
             return _file(plain_path(origin), ids or FileIds())
         case _:

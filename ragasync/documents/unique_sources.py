@@ -161,6 +161,8 @@ class UniqueSources:
 
     def _item(self, source: Any, is_held: bool) -> Any:
         """Return the item of a source; None for a file that was there before."""
+        if isinstance(source, Document):
+            return self._unless_taken(source, is_held)
         if isinstance(source, Path):
             id_ = self._ids.of(source)
             source = Source(id_, source, source=id_)
@@ -170,9 +172,7 @@ class UniqueSources:
         if isinstance(source, Source):
             if self._own.has(source.path):
                 return None
-            source = self._of_root(source)
-        if isinstance(source, Source | Document):
-            return self._unless_taken(source, is_held)
+            return self._unless_taken(self._of_root(source), is_held)
         return source
 
     def _of_root(self, source: Source) -> Source:
