@@ -146,7 +146,7 @@ class Recorder(Generic[T, R]):
 
     def take_earlier_usage(self, indices: Sequence[int]) -> Sequence[Usage] | None:
         """Take what items of a new call have used in earlier runs of the journal, if anything."""
-        if self._used.keys().isdisjoint(indices):
+        if not self._used or self._used.keys().isdisjoint(indices):
             return None
         return [self._used.pop(index, NO_USAGE) for index in indices]
 

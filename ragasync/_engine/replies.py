@@ -18,13 +18,17 @@ class Reply(Generic[R]):
     It has the methods of a future that a request needs. Its one callback is called directly,
     because a handle of the loop for each of thousands of requests a second would cost more.
 
+    Args:
+        on_cancel: called when it is given up.
+
     Attributes:
         usage: what the request has used so far; None if nothing was reported.
     """
 
-    __slots__ = ("_callback", "_error", "_index", "_is_done", "_values", "usage")
+    __slots__ = ("_callback", "_error", "_index", "_is_done", "_on_cancel", "_values", "usage")
 
-    def __init__(self) -> None:
+    def __init__(self, on_cancel: Callable[[], None]) -> None:
+        self._on_cancel = on_cancel
         self.usage: Usage | None = None
         self._is_done = False
         self._error: BaseException | None = None
@@ -45,6 +49,7 @@ class Reply(Generic[R]):
     def cancel(self) -> None:
         """Give it up."""
         self._is_done, self._callback = True, None
+        self._on_cancel()
 
     def set_result(self, values: R) -> None:
         """Set the values."""

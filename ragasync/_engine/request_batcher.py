@@ -95,6 +95,7 @@ class _OpenRequests(Generic[T, R]):
     def __init__(self, activity: ActivityMonitor) -> None:
         self._activity = activity
         self.has_success = False
+        self.may_be_given_up = False
         self.by_index: dict[int, _Request[R]] = {}
 
     def add(
@@ -110,14 +111,18 @@ class _OpenRequests(Generic[T, R]):
 
     def select_wanted(self, rows: list[tuple[int, T]]) -> list[tuple[int, T]]:
         """Drop the items whose callers no longer wait, and return the others."""
-        by_index = self.by_index
-        requests = {by_index[index] for index, _ in rows}
-        if not any(request.future.done() for request in requests):
+        if not self.may_be_given_up:
             return rows
+        by_index = self.by_index
         wanted = [row for row in rows if not by_index[row[0]].future.done()]
-        for index in {index for index, _ in rows} - {index for index, _ in wanted}:
-            del by_index[index]
+        if len(wanted) < len(rows):
+            for index in {index for index, _ in rows} - {index for index, _ in wanted}:
+                del by_index[index]
         return wanted
+
+    def note_given_up(self) -> None:
+        """Note that the items of some request may not be wanted any more."""
+        self.may_be_given_up = True
 
     def unfinished(self, limit: int | None) -> int:  # noqa: ARG002
         """Always 0: the callers of requests that are open at the end get an error."""
@@ -273,6 +278,7 @@ class RequestBatcher(Generic[T, R]):
             return self._refuse()
         values = [None] * len(items) if values is None else values
         future: asyncio.Future[list[R]] = asyncio.get_running_loop().create_future()
+        self._requests.note_given_up()  # whoever awaits it may be cancelled
         self._requests.add(queue.pushed, values, future, (current_call.get(), counted_for))
         if items:
             queue.push(*items)
@@ -284,7 +290,7 @@ class RequestBatcher(Generic[T, R]):
         """Request the values of items while it has not stopped, for a callback."""
         queue = self._items
         assert queue is not None  # it is open
-        reply: Reply[list[R]] = Reply()
+        reply: Reply[list[R]] = Reply(self._requests.note_given_up)
         self._requests.add(queue.pushed, [None] * len(items), reply, (reply,))
         if items:
             queue.push(*items)

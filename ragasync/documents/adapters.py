@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -214,7 +215,7 @@ def to_embedding_matrix(vectors: Any, texts: Sequence[str]) -> Sequence[NDArray[
             f"got {type(vectors).__name__} of shape {rows.shape}"
         )
     # The sum is not finite if an entry is not, and costs a tenth of checking each entry.
-    if np.isfinite(rows.sum()):
+    if math.isfinite(np.add.reduce(rows, axis=None)):
         return list(rows)
     finite = np.logical_and.reduce(np.isfinite(rows), axis=1)
     return [row if is_finite else None for row, is_finite in zip(rows, finite, strict=True)]

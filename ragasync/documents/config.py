@@ -202,11 +202,14 @@ class PipelineConfig:
         """
         The maximum number of chunks in progress, for a number of concurrent calls of `embed`.
 
-        They are those in calls, as many waiting for a call, as many of documents that wait for
-        their last chunk, and those of the documents that are stored in one transaction.
+        They are those in calls and as many waiting for a call; with a store, as many of documents
+        that are being stored, and those of the documents in one transaction. More of them would be
+        chunked early, when the processor is busy, and only wait.
         """
+        has_store = self.store is not None
         in_groups = self.store is not None and self.store.batched
-        return 3 * embed_concurrency * self.embed.batch_size + STORE_ROOM * in_groups
+        room = (2 + has_store) * embed_concurrency * self.embed.batch_size
+        return room + STORE_ROOM * in_groups
 
     def most_documents(self, max_concurrency: int, embed_concurrency: int) -> int:
         """The maximum number of documents in the pipeline, each with at least one chunk."""
@@ -531,4 +534,5 @@ class ChunkBudget:
 
     def _weight_of(self, chunks: int) -> int:
         """The room that a document takes now: a smaller budget gives it no more than half."""
-        return max(1, min(chunks, self._size // 2))
+        most = self._size // 2
+        return (chunks if chunks < most else most) or 1

@@ -284,12 +284,13 @@ class ProcessedDocument(_MadeWhenRead):
     ) -> ProcessedDocument:
         """The result of a document of which nothing is made yet but the offsets of its chunks."""
         made = _new(ProcessedDocument)
-        for set_slot, value in zip(
-            _set_slots,
-            (document.id, document.source, len(spans), document, tokens, spans, vectors),
-            strict=True,
-        ):
-            set_slot(made, value)
+        _set_id(made, document.id)
+        _set_source(made, document.source)
+        _set_chunk_count(made, len(spans))
+        _set_document(made, document)
+        _set_tokens(made, tokens)
+        _set_spans(made, spans)
+        _set_vectors(made, vectors)
         return made
 
     def __repr__(self) -> str:
@@ -302,7 +303,7 @@ class ProcessedDocument(_MadeWhenRead):
 
 
 _new = object.__new__
-_set_slots = tuple(
+_set_id, _set_source, _set_chunk_count, _set_document, _set_tokens, _set_spans, _set_vectors = (
     getattr(ProcessedDocument, name).__set__
     for name in ("id", "source", "chunk_count", "document", "tokens", "_spans", "_vectors")
 )
