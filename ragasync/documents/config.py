@@ -535,4 +535,4 @@ class ChunkBudget:
     def _weight_of(self, chunks: int) -> int:
         """The room that a document takes now: a smaller budget gives it no more than half."""
         most = self._size // 2
-        return (chunks if chunks < most else most) or 1
+        return min(chunks, most) or 1

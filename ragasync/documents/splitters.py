@@ -68,6 +68,9 @@ def as_token_counter(tokenizer: object) -> Callable[[str], int]:
     )
 
 
+Spans: TypeAlias = Sequence[tuple[int, int]]
+"""The start and end offsets of chunks, in order."""
+
 # What ends a sentence without a space after it (Chinese, Japanese, Hindi, Ethiopian, Armenian,
 # Khmer), what closes a quotation after it, and what ends a part of a sentence.
 _ENDS = "。！？｡．…।॥።։។"
@@ -75,9 +78,6 @@ _ENDS_BEFORE_SPACE = ".!?؟۔"
 _CLOSERS = "」』”’）】》"
 _CLAUSES = "，、；：､،؛፣"
 _UNSPACED = "\u0e00"  # Thai; of the scripts beyond it many write words without spaces
-Spans: TypeAlias = Sequence[tuple[int, int]]
-"""The start and end offsets of chunks, in order."""
-
 _Separators: TypeAlias = tuple[tuple[str, int], ...]
 
 # Where to cut if there is no blank line, best first: a separator, and how many of its characters
