@@ -328,7 +328,7 @@ class Pipeline:
         except (StageFailure, JobStopped) as error:
             return self._on_error(document, error)
         tokens = None if reply.usage is None else reply.usage.tokens
-        if document.metadata or not self._config.keep_content:
+        if document.metadata:  # of which the result may keep facts
             prepared = PreparedDocument(document, chunks_at(document, spans))
             return self._result(prepared, vectors, tokens)
         return ProcessedDocument._of_spans(document, spans, vectors, tokens)

@@ -1,11 +1,22 @@
 """Short documents that nothing stores wait for the embedder without a worker."""
 
 import asyncio
+import copy
+import dataclasses
+import pickle
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
-from ragasync.documents import AsyncDocumentProcessor, Document
+from ragasync import note_usage
+from ragasync.documents import (
+    AsyncDocumentProcessor,
+    Chunk,
+    Document,
+    ProcessedDocument,
+    RecursiveSplitter,
+)
 from tests.support.embedders import CountingEmbedder
 from tests.support.services import StatusError
 
@@ -52,7 +63,7 @@ async def test_a_stopped_job_finishes_what_is_in_a_call():
 
 
 async def test_documents_are_read_only_while_there_is_room_for_their_chunks():
-    """Memory is bounded: three times what the calls take is in progress, not the whole input."""
+    """Memory is bounded: twice what the calls take is in progress, not the whole input."""
     read = 0
 
     def source() -> Iterator[Document]:
@@ -68,6 +79,74 @@ async def test_documents_are_read_only_while_there_is_room_for_their_chunks():
         assert read <= 20 * second + 120
     job.cancel()
     await job
+
+
+async def test_the_first_call_starts_when_a_batch_is_full():
+    """Not when there is no room for further documents."""
+    read = 0
+    read_at_call: list[int] = []
+
+    def source() -> Iterator[Document]:
+        nonlocal read
+        for document in documents(2_000):
+            read += 1
+            yield document
+
+    async def embed(texts: list[str]) -> np.ndarray:
+        read_at_call.append(read)
+        await asyncio.sleep(1.0)
+        return np.ones((len(texts), 2), dtype=np.float32)
+
+    job = processor(embed, embed_concurrency=8).start(source(), on_current_loop=True)
+    await asyncio.sleep(0.5)
+    job.cancel()
+    await job
+    assert len(read_at_call) == 8
+    assert all(at <= 20 * call for call, at in enumerate(read_at_call, start=1))
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        Document("plain.txt", "One line.\n\n" + "A sentence of several words. " * 200),
+        Document("guide", "# Limits\n\n" + "A bucket refills. " * 90 + "\n\n## Retries\n\nWait."),
+        Document("page.txt", "word " * 600, {"page_starts": [0, 1_500], "lang": "en"}),
+        Document("row.csv", "word " * 600, {"line": 7}),
+        Document("legacy.txt", "word " * 300, {"encoding": "cp1252", "encoding_confidence": 0.9}),
+        Document("中文", "短句。" * 700),
+        Document("empty.txt", ""),
+    ],
+    ids=lambda document: document.id,
+)
+async def test_results_are_those_of_documents_that_take_the_long_way(document):
+    """Its chunks and vectors are made when they are read, with the same locations."""
+
+    def split(text: str) -> list[Chunk]:
+        return RecursiveSplitter()(text)
+
+    async def embed(texts: list[str]) -> np.ndarray:
+        note_usage(tokens=sum(map(len, texts)))
+        return np.array([[len(text), 1.0] for text in texts], dtype=np.float32)
+
+    results = []
+    for chunk in (RecursiveSplitter(), split):
+        (done,) = (
+            await AsyncDocumentProcessor(chunk=chunk, embed=embed).process([document])
+        ).results
+        results.append(done)
+        for made in (copy.copy(done), pickle.loads(pickle.dumps(done)), dataclasses.replace(done)):
+            assert made.chunks == done.chunks
+            assert np.array_equal(made.embeddings, done.embeddings)
+            assert repr(made) == repr(done)
+    ours, other = results
+    assert ours.chunks is ours.chunks  # made once
+    for field in dataclasses.fields(ProcessedDocument):
+        if field.name != "embeddings":
+            assert getattr(ours, field.name) == getattr(other, field.name), field.name
+    assert np.array_equal(ours.embeddings, other.embeddings)
+    assert ours.embeddings.dtype == np.float32
+    with pytest.raises(AttributeError, match="'chunk'"):
+        _ = ours.chunk
 
 
 async def test_a_failure_is_that_of_its_own_document():
