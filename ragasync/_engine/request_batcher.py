@@ -168,6 +168,7 @@ class _OpenRequests(Generic[T, R]):
         request = self.by_index.pop(outcome.index)
         if outcome.tokens or outcome.cost:
             request.add_usage(Usage(1, outcome.tokens, outcome.cost))
+        self.note_given_up()  # whoever fails with one item needs no further one
         request.fail(outcome.index, outcome.error, outcome.stage)
 
 

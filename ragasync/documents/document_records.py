@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -211,14 +211,14 @@ class _MadeWhenRead:
         def __getattr__(self, name: str) -> object:
             """Make an attribute that has not been set, or give it its default."""
             made: object
-            if (field := self.__dataclass_fields__.get(name)) is None:
-                raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
-            if self.document is None or name not in ("chunks", "embeddings"):
-                made = field.default
-            elif name == "chunks":
+            if name == "chunks" and self.document is not None:
                 made = tuple(chunks_at(self.document, self._spans))
-            else:
+            elif name == "embeddings" and self.document is not None:
                 made = as_array(self._vectors)
+            else:
+                field = self.__dataclass_fields__.get(name)
+                if field is None or (made := field.default) is MISSING:
+                    raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
             object.__setattr__(self, name, made)
             return made
 
