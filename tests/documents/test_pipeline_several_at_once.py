@@ -34,7 +34,7 @@ async def test_more_rows_than_there_is_room_for_go_through(store):
 
 
 @pytest.mark.parametrize(
-    ("with_store", "room"), [(False, 12), (True, 12 + 512)], ids=["no store", "stored in groups"]
+    ("with_store", "room"), [(False, 8), (True, 12 + 512)], ids=["no store", "stored in groups"]
 )
 async def test_few_of_many_rows_are_under_way_at_once(store, with_store, room):
     """As many as there is room for, and those at the entrance: the others are rows yet."""
