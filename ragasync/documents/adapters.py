@@ -26,7 +26,11 @@ from ragasync.documents.models import Chunk, Document
 from ragasync.documents.sources import Source, part_id
 from ragasync.documents.stage import Stage, StageFunction, declared_async, without_partials
 from ragasync.documents.store import EmbedderMismatch, StoreNotWritable, StoreRequest
-from ragasync.documents.stored_state import EmbedderInStore, supports_embedder_identity
+from ragasync.documents.stored_state import (
+    EmbedderInStore,
+    as_array,
+    supports_embedder_identity,
+)
 from ragasync.foreign_errors import is_a
 from ragasync.settings import BatchSettings
 
@@ -263,12 +267,6 @@ class EmbeddedDocument(NamedTuple):
     def for_store(self) -> StoreRequest:
         """The request for a Store."""
         return StoreRequest(self.document, self.chunks, self.embeddings, self.fingerprint)
-
-
-def as_array(vectors: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Make an array of vectors of the same length."""
-    rows = np.array(vectors, dtype=np.float32)
-    return rows if len(rows) else rows.reshape(0, 0)
 
 
 def check_of(store: object) -> Check:

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from ragasync._calls.remote_errors import PickledError, aborted_call, pickle_error, unpickle_error
 from ragasync._reports.summary import counted
-from ragasync.documents.adapters import as_array
 from ragasync.documents.loaders.tables import BAD_ROWS
 from ragasync.documents.models import (
     Chunk,
@@ -25,7 +24,7 @@ from ragasync.documents.models import (
 )
 from ragasync.documents.sources import Source
 from ragasync.documents.splitters import Spans, chunks_at, on_line
-from ragasync.documents.stored_state import NOT_STORED, StoredState, Vector
+from ragasync.documents.stored_state import NOT_STORED, StoredState, Vector, as_array
 from ragasync.errors import StageFailure
 from ragasync.foreign_errors import is_a
 

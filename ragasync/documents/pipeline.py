@@ -17,7 +17,7 @@ from ragasync._engine.request_batcher import RequestBatcher, RequestFailed
 from ragasync._outcomes.stats import StageStats
 from ragasync._reports.summary import counted
 from ragasync._reports.time_breakdown import LOAD_AND_CHUNK
-from ragasync.documents.adapters import EmbeddedDocument, StoreClaim, as_array
+from ragasync.documents.adapters import EmbeddedDocument, StoreClaim
 from ragasync.documents.config import CallSettings, PipelineConfig, PipelineControls
 from ragasync.documents.document_records import (
     Prepared,
@@ -42,7 +42,13 @@ from ragasync.documents.prepare import (
 from ragasync.documents.run_sources import RunSources
 from ragasync.documents.splitters import Spans, add_locations, chunks_at
 from ragasync.documents.store import EmbedderMismatch, StoreError
-from ragasync.documents.stored_state import WHY_UNKNOWN, SpareVectors, StoredChanges, Vector
+from ragasync.documents.stored_state import (
+    WHY_UNKNOWN,
+    SpareVectors,
+    StoredChanges,
+    Vector,
+    as_array,
+)
 from ragasync.documents.thread_batches import ThreadBatcher
 from ragasync.documents.unique_sources import IdClaims
 from ragasync.errors import AttemptTimeout, JobStopped, StageFailure

@@ -33,6 +33,12 @@ if TYPE_CHECKING:
 Vector: TypeAlias = NDArray[np.float32]
 
 
+def as_array(vectors: Sequence[Vector]) -> NDArray[np.float32]:
+    """Make an array of vectors of the same length."""
+    rows = np.array(vectors, dtype=np.float32)
+    return rows if len(rows) else rows.reshape(0, 0)
+
+
 class EmbedderInStore:
     """
     The identity of a processor's embedder in its store.
