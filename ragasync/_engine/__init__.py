@@ -14,6 +14,7 @@ The engine: workers that call a function for each item of one lazy source.
     attempts.py         CallRunner: waits for the limits, makes a call, hands on how it ended
     error_handling.py   ErrorHandler: what follows a call: record, retry, split, fail, stop
     detached_items.py   DetachedItems: items of a pipeline in progress without a worker
+    replies.py          Reply, Begun: what these items wait for
     retry_queue.py      PendingCall, RetryQueue: calls that wait for their next attempt
     recorder.py         Recorder: outcomes to an OutcomeSink and the journal; limits on errors
     run_journal.py      RunJournal: an open journal; Reader: skips the items that it has
