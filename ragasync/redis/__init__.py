@@ -2,8 +2,7 @@
 Redis: a rate limit shared by processes and machines, and a client that is opened and closed safely.
 
     limiter.py     RedisRateLimiter
-    dispatcher.py  Dispatcher: requests slots for the callers of one loop, also while Redis is away
-    outage.py      Outage: when to try again, and the error after `unavailable_timeout`
+    dispatcher.py  Dispatcher: requests slots for the callers of one loop; Outage: when to retry
     connection.py  AsyncRedisConnection; the connection that runs the script; errors of Redis
     script.py      the Lua script, its Request and Reply, and LocalState
 

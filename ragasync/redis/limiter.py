@@ -23,8 +23,7 @@ from ragasync.arguments import (
 from ragasync.clock import running_loop
 from ragasync.object_views import object_html
 from ragasync.redis.connection import ConnectionFactory, ScriptConnection, key_of
-from ragasync.redis.dispatcher import Dispatcher
-from ragasync.redis.outage import Outage
+from ragasync.redis.dispatcher import Dispatcher, Outage
 from ragasync.redis.script import LocalState, Terms
 
 if TYPE_CHECKING:

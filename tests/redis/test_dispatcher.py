@@ -11,8 +11,7 @@ needs("redis")
 from ragasync import RedisUnavailable  # noqa: E402
 
 # Internals: the part that asks the server, with one that fails on demand.
-from ragasync.redis.dispatcher import Dispatcher  # noqa: E402
-from ragasync.redis.outage import Outage  # noqa: E402
+from ragasync.redis.dispatcher import Dispatcher, Outage  # noqa: E402
 from ragasync.redis.script import LocalState, Reply, Request, Terms  # noqa: E402
 
 TERMS = Terms(10, 1)

@@ -8,8 +8,10 @@ import pytest
 
 from ragasync import AsyncBatchProcessor, RateLimiter
 from ragasync.simulation import Latency, ScriptedService, ServiceError, simulate
+
+# Internals: the arithmetic of random draws, which is the same in every process.
 from ragasync.simulation.latency import key_of
-from ragasync.testing import run_on_virtual_clock
+from ragasync.testing import FakeBatchService, run_on_virtual_clock
 from tests.support.services import about, now
 from tests.support.verdicts import verdict_on, wait_named_by
 
@@ -102,6 +104,9 @@ async def test_errors_come_in_the_shares_of_error_rate():
         assert given.count(status) / 10_000 == pytest.approx(share, abs=0.01)
     assert verdict_on(ServiceError(503)) is verdict_on(ServiceError(429)) is True
     assert verdict_on(ServiceError(404)) is False
+    batches = FakeBatchService(str, errors={2: ServiceError(400)})
+    await AsyncBatchProcessor(batches, 4, 1, batched=True, retry_count=0).process(range(4))
+    assert batches.batches == [[0, 1, 2, 3], [0, 1], [2, 3], [2], [3]]
     assert str(ServiceError(429)) == "429 Too Many Requests"
 
 
