@@ -148,17 +148,24 @@ def pickle_function(function: Callable[[Any], Any], *, by_name: bool) -> Pickled
     Pickle a function, or say why it cannot be pickled.
 
     Args:
-        function: any callable.
+        function: any callable; messages name the functions in its `user_functions` instead.
         by_name: whether a worker that knows it by name uses its own function. This is necessary if
             the pool's initializer has set globals that the function reads.
     """
-    name = f"the function {getattr(function, '__qualname__', function)!s}"
+    parts: Sequence[Callable[[Any], Any]] = getattr(function, "user_functions", (function,))
+    name = " and ".join(map(_name_of, parts))
     named_form = try_call(pickle.dumps, function, 5)[0] if by_name else None  # none of a lambda
     form, error = try_call(dumps, function)
     if error is not None:
-        problem = f"{name} cannot be pickled: {describe(error)}"
-        return PickledFunction(name, (), f"{problem}{_culprits(function)}{_hint()}")
+        culprit = next((part for part in parts if pickling_problem(part)), function)
+        problem = f"{_name_of(culprit)} cannot be pickled: {describe(error)}"
+        return PickledFunction(name, (), f"{problem}{_culprits(culprit)}{_hint()}")
     return PickledFunction(name, tuple(each for each in (named_form, form) if each is not None))
+
+
+def _name_of(function: Callable[[Any], Any]) -> str:
+    """Name of a function, for messages."""
+    return f"the function {getattr(function, '__qualname__', function)!s}"
 
 
 def _culprits(function: Callable[[Any], Any]) -> str:

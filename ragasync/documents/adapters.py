@@ -62,6 +62,11 @@ class WrappedOutput:
     fn: StageFunction
     convert: Callable[[Any, Any], object]
 
+    @property
+    def user_functions(self) -> tuple[Callable[..., Any], ...]:
+        """The function, for messages."""
+        return (self.fn,)
+
     def __call__(self, item: object, *resource: object) -> object:
         """Call the function; return an awaitable if it returned one."""
         value = self.fn(_argument(self.fn, item), *resource)
@@ -93,6 +98,11 @@ class WrappedAsyncOutput:
 
     fn: Callable[..., Any]
     convert: Callable[[Any, Any], object]
+
+    @property
+    def user_functions(self) -> tuple[Callable[..., Any], ...]:
+        """The function, for messages."""
+        return (self.fn,)
 
     async def __call__(self, item: object, *resource: object) -> object:
         """Await the function and convert its output."""
@@ -153,7 +163,7 @@ def as_chunks(pieces: Iterable[Chunk | str], text: str) -> list[Chunk]:
     A piece that is only a text is searched for in the document, after the start of the previous
     one. A piece that the splitter rewrote is not found and gets the position of the previous one.
     """
-    if isinstance(pieces, str) or not isinstance(pieces, Iterable):
+    if isinstance(pieces, str | Mapping) or not isinstance(pieces, Iterable):
         got = "one text " if isinstance(pieces, str) else ""
         raise TypeError(f"chunk must return a list of Chunks or texts, got {got}{pieces!r:.200}")
     chunks: list[Chunk] = []
@@ -209,6 +219,8 @@ def to_embedding_matrix(vectors: Any, texts: Sequence[str]) -> Sequence[NDArray[
         ValueError: it has a wrong number of vectors, or vectors of different lengths.
     """
     given = np.asarray(check_values(vectors, len(texts), "embed"))
+    if given.dtype == object and given.ndim == 1:  # of vectors, as from a Series
+        given = np.asarray(given.tolist())
     if given.dtype.kind in "bcSU":  # numpy would take true, 1j and "1.0" for numbers
         raise TypeError(f"embed must return real numbers, got {given.dtype} in {vectors!r:.200}")
     # A copy, unless it is one already: the embedder may fill the same array in its next call.

@@ -42,6 +42,7 @@ from ragasync.documents.stage import (
     Stage,
     StageFunction,
     StagesFingerprint,
+    check_parameters,
     embedder_identity,
     stage_fingerprint,
 )
@@ -88,6 +89,19 @@ class Stages:
         """The store, if it is one that can report what it holds."""
         store = None if self.store is None else self.store.fn
         return store if hasattr(store, "fingerprint_of") else None  # type: ignore[return-value]
+
+    def check_parameters(self) -> None:
+        """
+        Refuse functions that cannot be called with the arguments of their stage.
+
+        Raises:
+            TypeError: one of them takes fewer arguments, or requires more.
+        """
+        check_parameters(self.load, "source")
+        check_parameters(self.chunk, "text")
+        check_parameters(self.embed, "texts")
+        if self.store is not None and not hasattr(self.store.fn, "upsert"):
+            check_parameters(self.store, "document", "chunks", "embeddings")
 
     def fingerprint(
         self, version: str, embedder: EmbedderIdentity, sources: Sources

@@ -44,6 +44,11 @@ class LoadAndChunk:
     load: WrappedOutput
     chunk: WrappedOutput
 
+    @property
+    def user_functions(self) -> tuple[Callable[..., Any], ...]:
+        """The functions of both stages, for messages."""
+        return (*self.load.user_functions, *self.chunk.user_functions)
+
     def __call__(self, source: object) -> Prepared:
         """Load the documents of a source, and split them into chunks."""
         prepared = self.documents_of(source)
@@ -131,6 +136,11 @@ class PrepareOnWorker:
 
     steps: LoadAndChunk
     stages: str | None
+
+    @property
+    def user_functions(self) -> tuple[Callable[..., Any], ...]:
+        """The functions of both stages, for messages."""
+        return self.steps.user_functions
 
     def __call__(self, asked: SourceForWorker) -> Prepared:
         """Load the documents of a source, and split those that the store does not have."""

@@ -278,11 +278,12 @@ class AsyncDocumentProcessor:
         key: a function from a source to the text (or other plain data) by which the journal
             identifies it; the default is its id and content, for which a file is read once more.
         journal: a Journal or its path. A source with a recorded outcome is not loaded again as
-            long as the stages are unchanged and the store still has its documents; a store that
-            cannot tell is trusted. A file with a new modification time is loaded again, so that
-            the store has it. A failure is kept, unless the journal has `retry_failed`, the error
-            stopped the run, it was an id conflict with another source, which may be gone, or it is
-            a LoadError and `on_unreadable` skips some.
+            long as the settings of the stages are unchanged and the store still has its documents;
+            edited code only causes a warning, and a store that cannot tell is trusted. A file with
+            a new modification time is loaded again, so that the store has it. A failure is kept,
+            unless the journal has `retry_failed`, the error stopped the run, it was an id conflict
+            with another source, which may be gone, or it is a LoadError and `on_unreadable` skips
+            some.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -329,6 +330,7 @@ class AsyncDocumentProcessor:
             as_stage(embed, HashingEmbedder()),
             None if store is None else store if isinstance(store, Stage) else Stage(store),
         )
+        stages.check_parameters()
         given = retry_given(retry_count, retry_delay)
         retried = [stage for stage in (stages.embed, stages.store) if stage is not None]
         if given and all(stage.retry is not None for stage in retried):

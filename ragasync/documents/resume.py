@@ -158,6 +158,7 @@ def bind_document_journal(
         is_still_valid=IsStillValid(stages.known, keeps_nothing, skip_policy),
         transient_errors=_transient_errors(skip_policy),
         # A store that cannot report what it holds has the last version of each source.
+        keys_have_settings=True,
         subject=attrgetter("id") if stages.store is not None and stages.known is None else None,
     )
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from fnmatch import translate
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 from uuid import UUID
 
 from ragasync.arguments import explains_arguments
@@ -345,8 +345,10 @@ def find_sources(
     ids = FileIds(root)
     if isinstance(sources, str | os.PathLike | Source | Document):
         sources = [sources]
-    elif not isinstance(sources, Iterable):
+    elif isinstance(cast("object", sources), bytes) or not isinstance(sources, Iterable):
         raise TypeError(_expected(sources))
+    elif isinstance(sources, Mapping):
+        raise TypeError(f"sources are several, got a {type(sources).__name__}: pass its .items()")
     for origin in sources:
         if type(origin) is tuple:  # first, because asking for a PathLike takes longer than the rest
             yield source_of(origin, ids)
@@ -382,10 +384,11 @@ def _existing(path: str | os.PathLike[str]) -> str:
     """Absolute path of an existing file; the error for a str says how to pass texts."""
     # os.path answers False where pathlib raises: for a text that is too long for a name.
     if isinstance(path, str) and not os.path.lexists(path):
+        home = "a path with ~ is given as Path(...).expanduser(), " if path.startswith("~") else ""
         raise FileNotFoundError(
-            f"no file or folder at {path[:200]!r}: texts are given as Document(id, text) or as "
-            "(id, text) pairs, and patterns as Path(folder).glob(pattern). A file that may be "
-            "missing is given as a Path, and then fails alone"
+            f"no file or folder at {path[:200]!r}: {home}texts are given as Document(id, text) or "
+            "as (id, text) pairs in a list, and patterns as Path(folder).glob(pattern). A file "
+            "that may be missing is given as a Path, and then fails alone"
         )
     return plain_path(path)
 
@@ -431,9 +434,18 @@ def _pattern_of(patterns: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def _expected(got: object) -> str:
+    match got:
+        case (_, _):
+            advice = ": both id and text are of type str"
+        case bytes():
+            advice = f": pass {os.fsdecode(got)!r:.200}"
+        case {"id": _, "text": _}:
+            advice = ": pass Document(id, text, metadata), or a DataFrame of such rows"
+        case _:
+            advice = ""
     return (
         "a source is a path, a Document, a Source or an (id, text) pair, "
-        f"got {got!r:.200} ({type(got).__name__})"
+        f"got {got!r:.200} ({type(got).__name__}){advice}"
     )
 
 

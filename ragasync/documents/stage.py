@@ -93,6 +93,9 @@ class Stage:
         object.__setattr__(self, "timeout", as_timeout(self.timeout))
         if self.name is not None and not isinstance(self.name, str):
             raise TypeError(f"name must be a str or None, got {self.name!r}")
+        if isinstance(self.fn, type) and _has_instances_for_a_stage(self.fn):
+            name = self.fn.__name__
+            raise TypeError(f"expected an object, got the class {name}: pass {name}(...)")
         check_version(self.version)
 
     @property
@@ -160,6 +163,41 @@ def as_stage(
     stage = given if isinstance(given, Stage) else Stage(default if given is None else given)
     (declared_async if may_yield else check_process_fn)(stage.function)  # refuses what yields
     return stage
+
+
+def _has_instances_for_a_stage(kind: type) -> bool:
+    """Whether the instances of a class are callable or stores, unlike those of `str`."""
+    return any(not {"__call__", "upsert"}.isdisjoint(vars(each)) for each in kind.__mro__)
+
+
+def check_parameters(stage: Stage, *names: str) -> None:
+    """
+    Refuse a function that cannot be called with the arguments of its stage.
+
+    Otherwise each of its calls would fail, and those of a store after all texts were embedded.
+
+    Args:
+        stage: the stage of the function; one with `resources` passes a further argument, and is not
+            checked.
+        names: the names of the arguments.
+
+    Raises:
+        TypeError: it takes fewer arguments, or requires more.
+    """
+    if stage.resources is not None:
+        return
+    try:
+        # A decorator may add arguments of its own to those of the function that it wraps.
+        signature = inspect.signature(stage.function, follow_wrapped=False)
+    except ValueError:  # a builtin that does not say
+        return
+    try:
+        signature.bind(*names)
+    except TypeError as error:
+        raise TypeError(
+            f"expected a function of ({', '.join(names)}), got {stage.function!r} with "
+            f"{signature}: {error}"
+        ) from None
 
 
 # ── fingerprints: what counts as changed ────────────────────────────────────────────────────────

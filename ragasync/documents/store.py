@@ -460,7 +460,10 @@ def _date_as_text(value: object) -> str | None:
     """A date as an ISO 8601 text, and NaT as None."""
     if isinstance(value, date):
         return value.isoformat() if value == value else None  # pandas.NaT is a date
-    raise TypeError(f"{value!r:.200} is of {type(value).__name__}, which JSON cannot hold")
+    way = "value.item() or value.tolist()" if hasattr(value, "tolist") else "str(value)"
+    raise TypeError(
+        f"{value!r:.200} is of {type(value).__name__}, which JSON cannot hold: pass {way}"
+    )
 
 
 _encode_json = json.JSONEncoder(default=_date_as_text).encode

@@ -160,6 +160,8 @@ class JournalBinding:
         subject: maps a recorded value to its subject: of several values with the same subject only
             the latest applies. None if every value has its own.
         rerun_failed: whether failed items run again whatever the journal says.
+        keys_have_settings: whether outcomes of other settings do not count, and the warning of a
+            change says so.
 
     Raises:
         JournalError: there are no threads here to write a journal.
@@ -177,6 +179,7 @@ class JournalBinding:
     transient_errors: frozenset[str] = frozenset()
     subject: Callable[[Any], object] | None = None
     rerun_failed: bool = False
+    keys_have_settings: bool = False
 
     def __post_init__(self) -> None:
         if sys.platform == "emscripten":

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 from ragasync._outcomes.outcome import Outcome
 from ragasync.errors import JournalError
 from ragasync.journal.file import JOURNAL, JournalFile, Row
-from ragasync.journal.journal import Journal, JournalBinding
+from ragasync.journal.journal import JournalBinding
 from ragasync.journal.ownership import JobIdentity
 from ragasync.journal.rows import RowKey, check_row, make_key, to_outcome, to_row
 from ragasync.journal.serializers import SERIALIZERS, Serializer
@@ -87,7 +87,7 @@ class JournalSession:
         )
         self._file = JournalFile(journal.path, journal.timeout, job)
         try:
-            self.warning = _change_warning(journal, job.name, self._file.changes)
+            self.warning = _change_warning(binding, job.name, self._file.changes)
             self.id, self.usage = self._file.id, self._file.usage
             self._reader = JournalReader(self._file.reading, binding, self._serializer)
             self.holds_success = self._reader.holds_success
@@ -316,16 +316,18 @@ class JournalReader:
             ) from error
 
 
-def _change_warning(journal: Journal, name: str, changes: Sequence[str]) -> str | None:
+def _change_warning(binding: JournalBinding, name: str, changes: Sequence[str]) -> str | None:
     """Warning that a job's functions differ from those that made the recorded outcomes."""
     if not changes:
         return None
     is_code = any(change.startswith("the code") for change in changes)
     subject = f"the source of {name!r} has" if is_code else f"the settings of {name!r} have"
+    kept = "earlier outcomes are kept"
+    if binding.keys_have_settings:
+        kept = "earlier outcomes of the same settings are kept, whatever the code"
     return (
-        f"{subject} changed since the journal {journal.path!r} was written "
-        f"({'; '.join(changes)}): earlier outcomes are kept; to process everything again, pass "
-        f"another version="
+        f"{subject} changed since the journal {binding.journal.path!r} was written "
+        f"({'; '.join(changes)}): {kept}; to process everything again, pass another version="
     )
 
 

@@ -1,9 +1,13 @@
 """What a document's failure says, whom it leaves alone, and when it ends the run."""
 
 import asyncio
+import re
 import threading
+from concurrent.futures import ProcessPoolExecutor
+from decimal import Decimal
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from ragasync import FATAL, AsyncRetry, RunAsyncError
@@ -12,6 +16,7 @@ from ragasync.documents import (
     Document,
     EmbedderMismatch,
     LoadError,
+    MemoryStore,
     SqliteStore,
     Stage,
     StoreError,
@@ -140,6 +145,10 @@ async def test_a_vector_that_is_not_finite_fails_its_document_alone(bad):
         ({"embed": lambda texts: []}, "embed must return a value for each item"),
         ({"embed": lambda texts: [[1j]]}, "embed must return real numbers"),
         ({"chunk": lambda text: None}, "chunk must return a list of Chunks or texts, got None"),
+        (
+            {"chunk": lambda text: {"chunks": [text]}},
+            "chunk must return a list of Chunks or texts, got {'chunks'",
+        ),
         ({"load": lambda source: None}, "load must return a Document"),
     ],
 )
@@ -353,3 +362,44 @@ async def test_too_many_failures_end_the_run(max_errors, failed):
     assert result.error_count == failed
     assert result.pending_count == 100 - failed
     assert f"more than max_errors={max_errors}" in result.stopped_because
+
+
+async def test_vectors_in_a_column_of_objects_are_vectors():
+    """As a DataFrame has them."""
+
+    def embed(texts):
+        return pd.DataFrame({"vector": [[len(text), 1.0] for text in texts]}, index=texts)["vector"]
+
+    result = await AsyncDocumentProcessor(embed=embed).process([("a", "one"), ("b", "three")])
+    assert [done.embeddings.tolist() for done in result.results] == [[[3.0, 1.0]], [[5.0, 1.0]]]
+
+
+@pytest.mark.parametrize(
+    ("value", "advice"),
+    [
+        (np.int64(3), r"int64, which JSON cannot hold: pass value\.item\(\)"),
+        (Decimal("1.5"), r"Decimal, which JSON cannot hold: pass str\(value\)"),
+    ],
+)
+async def test_metadata_that_cannot_be_stored_says_how_it_can(value, advice):
+    """And the advice is right."""
+    processor = AsyncDocumentProcessor(store=(store := MemoryStore()))
+    with store:
+        refused = await processor.process([Document("a", "text", {"value": value})])
+        assert re.search(advice, str(refused[0].error))
+        plain = value.item() if hasattr(value, "item") else str(value)
+        assert (await processor.process([Document("a", "text", {"value": plain})])).all_succeeded
+
+
+async def test_a_function_that_cannot_be_sent_to_an_executor_is_named():
+    """Not what we wrap it in."""
+    lock = threading.Lock()
+
+    def cut(text: str) -> list[str]:
+        with lock:
+            return [text]
+
+    with ProcessPoolExecutor(1) as pool:
+        result = await AsyncDocumentProcessor(chunk=cut, executor=pool).process([("a", "text")])
+    message = str(result[0].error)
+    assert re.match(r"the function test_a_function.*cut cannot be pickled: .*It uses lock", message)

@@ -151,6 +151,24 @@ async def test_a_mended_function_warns_and_goes_on_and_another_starts_anew(path)
     assert await attempts(path, [("a", "text")], chunk=other) == [1]
 
 
+class Cut:
+    """A splitter with a setting."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __call__(self, text: str) -> list[str]:
+        """Cut."""
+        return [text[: self.size]]
+
+
+async def test_the_warning_of_changed_settings_does_not_say_that_all_outcomes_are_kept(path):
+    """Those of other settings are not: the documents are processed again."""
+    assert await attempts(path, [("a", "text")], chunk=Cut(2)) == [1]
+    with pytest.warns(UserWarning, match="outcomes of the same settings are kept"):
+        assert await attempts(path, [("a", "text")], chunk=Cut(3)) == [1]
+
+
 class Embedder:
     """An embedder with a model, whose code may be edited, and a key, which may be renewed."""
 

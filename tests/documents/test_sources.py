@@ -125,6 +125,24 @@ def test_what_cannot_be_loaded_is_a_type_error(wrong):
         list(find_sources(wrong))
 
 
+@pytest.mark.parametrize(
+    ("wrong", "advice"),
+    [
+        ([(1, "text")], "both id and text are of type str"),
+        ([{"id": "a", "text": "text", "year": 1}], r"pass Document\(id, text, metadata\)"),
+        ({"a": "text"}, r"got a dict: pass its \.items\(\)"),
+        (b"notes.md", "pass 'notes.md'"),
+        ([b"notes.md"], "pass 'notes.md'"),
+        ("~/no such folder", r"Path\(\.\.\.\)\.expanduser\(\)"),
+        (("a", "text"), r"\(id, text\) pairs in a list"),
+    ],
+)
+def test_sources_in_a_similar_form_are_answered_with_the_right_one(wrong, advice):
+    """Of pairs, rows, bytes and the home folder."""
+    with pytest.raises((TypeError, FileNotFoundError), match=advice):
+        list(find_sources(wrong))
+
+
 @only_where(os.name == "posix", "names are bytes on POSIX only")
 def test_a_name_that_is_not_utf8_gets_an_id_that_can_be_stored(tmp_path):
     """Odd bytes are written out in id and source, and the file still loads."""

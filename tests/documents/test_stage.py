@@ -3,6 +3,7 @@
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial, wraps
 
 import pytest
 
@@ -11,7 +12,9 @@ from ragasync.documents import (
     AsyncDocumentProcessor,
     Document,
     HashingEmbedder,
+    PDFLoader,
     RecursiveSplitter,
+    SqliteStore,
     Stage,
 )
 
@@ -276,3 +279,53 @@ def test_retries_that_no_stage_would_follow_are_refused(given):
         AsyncDocumentProcessor(embed=embed, store=keep, **given)
     AsyncDocumentProcessor(embed=embed, store=keep)
     AsyncDocumentProcessor(store=keep, **given)
+
+
+@pytest.mark.parametrize(
+    ("stage", "kind"),
+    [
+        *(("store", SqliteStore), ("chunk", RecursiveSplitter)),
+        *(("embed", HashingEmbedder), ("load", PDFLoader)),
+    ],
+)
+def test_a_class_in_place_of_its_object_is_refused(stage: str, kind: type):
+    """The message shows the call that was forgotten."""
+    with pytest.raises(TypeError, match=rf"got the class {kind.__name__}: .*{kind.__name__}\("):
+        AsyncDocumentProcessor(**{stage: kind})
+
+
+@pytest.mark.parametrize(
+    ("stage", "function", "names"),
+    [
+        ("store", lambda document, chunks: None, r"\(document, chunks, embeddings\)"),
+        ("store", lambda document, chunks, embeddings, key: None, r"\(document, chunks, embed"),
+        ("embed", lambda client, texts: [], r"\(texts\)"),
+        ("chunk", lambda: ["text"], r"\(text\)"),
+        ("load", partial(dict, 1, 2), None),
+    ],
+)
+def test_a_function_with_other_parameters_is_refused_before_it_is_called(stage, function, names):
+    """Its calls would all fail, those of a store after everything was embedded."""
+    if names is None:  # a builtin that does not say what it takes
+        AsyncDocumentProcessor(**{stage: function})
+        return
+    with pytest.raises(TypeError, match=f"expected a function of .*{names}"):
+        AsyncDocumentProcessor(**{stage: function})
+
+
+async def test_the_parameters_of_a_function_are_those_of_its_decorator():
+    """A decorator may give further arguments to the function that it wraps."""
+
+    def with_client(function):
+        @wraps(function)
+        def call(texts):
+            return function("client", texts)
+
+        return call
+
+    @with_client
+    def embed_by(client: str, texts: list[str]) -> list[list[float]]:
+        return [[float(len(client))] for _ in texts]
+
+    result = await AsyncDocumentProcessor(embed=embed_by).process([("a", "text")])
+    assert result[0].value.embeddings.tolist() == [[6.0]]
