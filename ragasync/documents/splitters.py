@@ -496,13 +496,19 @@ class SemanticTextSplitter:
             from semantic_text_splitter import TextSplitter
         except ImportError:
             raise MissingExtra("SemanticTextSplitter", "semantic-text-splitter", "ingest") from None
-        counter = ""
+        overlap, counter, given = self.chunk_overlap, "", self.count_tokens
         if self.max_tokens is None:
-            splitter = TextSplitter(self.chunk_size, overlap=self.chunk_overlap)
+            splitter = TextSplitter(self.chunk_size, overlap=overlap)
+        elif isinstance(given, str):
+            counter = given
+            try:
+                splitter = TextSplitter.from_tiktoken_model(given, self.max_tokens, overlap)
+            except Exception as error:  # the package does not export its error class
+                raise ValueError(f"no vocabulary for {given!r}: {error}") from None
         else:
-            splitter, counter = _by_tokens(
-                TextSplitter, self.max_tokens, self.chunk_overlap, self.count_tokens
-            )
+            count = as_token_counter(given)
+            splitter = TextSplitter.from_callback(count, self.max_tokens, overlap)
+            counter = known_function(count)
         object.__setattr__(self, "_splitter", splitter)
         object.__setattr__(self, "_counter", counter)
 
@@ -531,20 +537,6 @@ class SemanticTextSplitter:
         # Python counts more characters as white space than the package trims.
         kept = ((start, piece) for start, piece in pieces if not piece.isspace())
         return [Chunk(piece, start, start + len(piece)) for start, piece in kept]
-
-
-def _by_tokens(
-    kind: type[TextSplitter], max_tokens: int, overlap: int, count_tokens: object
-) -> tuple[TextSplitter, str]:
-    """Return the package's splitter by tokens, and the name of its token counter."""
-    if not isinstance(count_tokens, str):
-        count = as_token_counter(count_tokens)
-        return kind.from_callback(count, max_tokens, overlap=overlap), known_function(count)
-    try:
-        splitter = kind.from_tiktoken_model(count_tokens, max_tokens, overlap=overlap)
-    except Exception as error:  # the package does not export its error class
-        raise ValueError(f"no vocabulary for {count_tokens!r}: {error}") from None
-    return splitter, count_tokens
 
 
 # ── locations ───────────────────────────────────────────────────────────────────────────────────

@@ -6,6 +6,7 @@ import io
 import posixpath
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import NamedTuple, Self
@@ -454,7 +455,7 @@ def load_docx(data: bytes) -> Loaded:
                 "locked by a password, or of Word before 2007: save it as an open .docx",
             )
         with _open_package(data) as archive:
-            return _Document(_Package(archive, _TagBudget())).text()
+            return _Document(_Package(archive)).text()
     except LoadError:
         raise
     except Exception as error:
@@ -499,26 +500,13 @@ class _Relation(NamedTuple):
     target: str
 
 
-class _TagBudget:
-    """Counts the tags of all parts that are read, also in documents inside of the document."""
-
-    def __init__(self) -> None:
-        self._taken = 0
-
-    def take(self, count: int) -> None:
-        self._taken += count
-        if self._taken > _MAX_TAGS:
-            raise LoadError(
-                "too large", f"it has more than {_MAX_TAGS:,} XML tags: split the document"
-            )
-
-
 class _Package:
     """The parts of a document by their names; what is not asked for is not unpacked."""
 
-    def __init__(self, archive: zipfile.ZipFile, tags: _TagBudget) -> None:
+    def __init__(self, archive: zipfile.ZipFile, around: _Package | None = None) -> None:
         self._archive = archive
-        self.tags = tags
+        # Tags of all parts that are read, also in documents inside of the document.
+        self._counts: Counter[str] = Counter() if around is None else around._counts
         # Names are compared without case (ECMA-376, part 2), and some writers use backslashes.
         self._members = {
             member.filename.replace("\\", "/").lower(): member for member in archive.infolist()
@@ -539,7 +527,11 @@ class _Package:
         if data is None:
             return None
         # Start and end tags are counted alike, and no text holds the sign itself.
-        self.tags.take(data.count(b"<"))
+        self._counts["tags"] += data.count(b"<")
+        if self._counts["tags"] > _MAX_TAGS:
+            raise LoadError(
+                "too large", f"it has more than {_MAX_TAGS:,} XML tags: split the document"
+            )
         _refuse_many(part, data)
         return parse_part(data, part[1:])
 
@@ -637,7 +629,7 @@ class _Document:
 
     def _inserted_document(self, data: bytes) -> str:
         with _open_package(data) as archive:
-            package = _Package(archive, self._package.tags)
+            package = _Package(archive, self._package)
             text, metadata = _Document(package, is_inserted=True).text()
         unread = metadata.get("unread_parts", ())
         self._unread += unread if isinstance(unread, tuple) else ()

@@ -179,28 +179,26 @@ class _NumberColumns:
     """The columns in which every cell is a number, or empty; 007 is none."""
 
     def __init__(self) -> None:
-        self._kinds: dict[str, type[int | float] | None] | None = None
-        self._filled: set[str] = set()
+        self._kinds: dict[str, type[int | float] | None] = {}
+        self._has_names = False
 
     def see(self, metadata: Mapping[str, object]) -> None:
-        """Add the metadata of a row, whose first two entries are its place."""
-        if self._kinds is None:
-            if not metadata:
-                return  # a row without a text
-            self._kinds = dict.fromkeys(list(metadata)[2:], int)
+        """Add the metadata of a row, whose first two entries are its place; none of a blank one."""
+        if metadata and not self._has_names:
+            self._kinds, self._has_names = dict.fromkeys(list(metadata)[2:]), True
         for name, kind in list(self._kinds.items()):
             if not (cell := str(metadata.get(name, ""))):
                 continue
-            self._filled.add(name)
-            if kind is int and not _WHOLE.fullmatch(cell):
-                self._kinds[name] = kind = float
-            if kind is float and not _DECIMAL.fullmatch(cell):
+            if kind is not float and _WHOLE.fullmatch(cell):
+                self._kinds[name] = int
+            elif _DECIMAL.fullmatch(cell):
+                self._kinds[name] = float
+            else:
                 del self._kinds[name]
 
     def kinds(self) -> dict[str, type[int | float]]:
         """Return int or float for each such column that is not empty."""
-        kinds = self._kinds or {}
-        return {name: kind for name, kind in kinds.items() if kind and name in self._filled}
+        return {name: kind for name, kind in self._kinds.items() if kind is not None}
 
 
 def load_rows(data: bytes, on_bad_rows: OnBadRows, encoding: str | None = None) -> Loaded:
