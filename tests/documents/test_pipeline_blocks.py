@@ -14,9 +14,6 @@ from ragasync.documents import (
     add_locations,
 )
 
-# Internals: single steps of a pipeline.
-from ragasync.documents.splitters import chunks_at
-
 SHORT = Document("short", "One sentence. Another one.")
 
 
@@ -81,11 +78,12 @@ async def test_blocks_are_counted_with_their_stage():
     ],
     ids=lambda document: document.id,
 )
-def test_chunks_made_with_their_places_are_those_that_got_them_later(document: Document):
-    """The short way gives what the long one does, read-only too."""
+async def test_chunks_made_with_their_places_are_those_that_got_them_later(document: Document):
+    """The short way of a run gives what the long one does, read-only too."""
     splitter = RecursiveSplitter(chunk_size=8)
-    made = chunks_at(document, splitter.spans(document.text))
-    assert made == add_locations(document, splitter(document))
+    (outcome,) = await AsyncDocumentProcessor(chunk=splitter).process([document])
+    made = outcome.value.chunks
+    assert made == tuple(add_locations(document, splitter(document)))
     for chunk in made:
         with pytest.raises(TypeError):
             chunk.metadata["line"] = 0  # type: ignore[index]

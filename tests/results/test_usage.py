@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragasync import Usage, note_usage, usage_of
+from ragasync import AsyncBatchProcessor, Usage, note_usage, usage_of
 
 # Internals: how usage is divided, without a run.
 from ragasync.usage import shares
@@ -19,6 +19,8 @@ from tests.support.requirements import needs
 def test_outside_of_a_call_a_report_does_nothing():
     """A function that reports can be called by hand."""
     note_usage(tokens=10, cost=0.5)
+    result = AsyncBatchProcessor(str).process_sync([1])
+    assert (result.usage.tokens, result[0].tokens) == (0, 0)
 
 
 @pytest.mark.parametrize(

@@ -61,8 +61,10 @@ def test_a_limit_that_none_can_keep_is_not_taken(limit):
 
 @given(st.dictionaries(st.sampled_from(["limit", "remaining", "reset"]), st.text()))
 def test_no_header_makes_trouble(parts):
-    """Whatever a service sends, hearing it raises nothing."""
-    HeaderRateLimiter("tokens", None).update(stated("tokens", **parts))
+    """Whatever a service sends, the rate stays one that a limiter can keep."""
+    heard = HeaderRateLimiter("tokens", None)
+    heard.update(stated("tokens", **parts))
+    assert 0 < heard.limiter.rate < float("inf")
 
 
 async def admitted(heard: HeaderRateLimiter, count: int) -> list[float]:
