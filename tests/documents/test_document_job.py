@@ -8,9 +8,6 @@ from typing import Any
 import pytest
 
 from ragasync import RateLimiter
-
-# Internals: one text or figure, without the run that leads to it.
-from ragasync._reports.error_groups import LiveErrorGroups
 from ragasync.documents import (
     AsyncDocumentProcessor,
     Document,
@@ -19,7 +16,6 @@ from ragasync.documents import (
     SqliteStore,
     Stage,
 )
-from ragasync.notebook.panel_view import panel_text
 from tests.support.document_tables import exact
 from tests.support.embedders import CountingEmbedder, words
 from tests.support.hidden_limits import Queueing, still
@@ -435,7 +431,7 @@ async def test_resume_ends_a_pause_that_the_embedders_service_asked_for():
     assert now() < 100
 
 
-async def test_a_paused_job_finishes_the_documents_in_progress():
+async def test_a_paused_job_finishes_the_documents_in_progress(capsys):
     """And loads no others; its panel says so."""
     load, embed = Busy(), CountingEmbedder()
     job = loading(AsyncDocumentProcessor(load, words, embed, max_concurrency=3), 200)
@@ -444,8 +440,9 @@ async def test_a_paused_job_finishes_the_documents_in_progress():
     await asyncio.sleep(20)
     assert (load.in_flight, embed.in_flight, job.progress.in_flight) == (0, 0, 0)
     assert job.progress.finished in (12, 15)
-    text = panel_text(job._view(), LiveErrorGroups(job._job_run.columns))
-    assert "paused: no new documents are loaded; those in progress finish" in text
+    job._ipython_display_()
+    shown = capsys.readouterr().out
+    assert "paused: no new documents are loaded; those in progress finish" in shown
     job.resume()
     assert (await job).all_succeeded
 
