@@ -9,9 +9,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from datetime import timedelta
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from hashlib import blake2b
 from types import ModuleType
 from typing import Any, Final, Literal, TypeAlias
@@ -275,7 +275,7 @@ def _qualified(function: StageFunction) -> tuple[str, str]:
     return getattr(named, "__module__", None) or "builtins", named.__qualname__
 
 
-@dataclass(slots=True)
+@dataclass
 class StageFingerprint:
     """
     What a stage's function was when a processor was made of it.
@@ -284,18 +284,15 @@ class StageFingerprint:
         name: what tells its function from others, whatever becomes of its code.
         function: its code and settings; with a name or version of the stage's own, that stands in
             place of the code.
-
-    Attributes:
-        text: the fingerprint as a short text, for `is_same_digest`.
     """
 
     name: str
     function: FunctionFingerprint
-    text: str = field(init=False)
 
-    def __post_init__(self) -> None:
-        """Write the text once, for each document has it."""
-        self.text = self.function.digest()
+    @cached_property
+    def text(self) -> str:
+        """The fingerprint as a short text, for `is_same_digest`."""
+        return self.function.digest()
 
     @property
     def is_known(self) -> bool:
@@ -328,7 +325,7 @@ def stage_fingerprint(
     return StageFingerprint(name or function_name(function), taken)
 
 
-@dataclass(slots=True)
+@dataclass
 class StagesFingerprint:
     """
     What the stages before the store were when a processor was made.
@@ -339,21 +336,17 @@ class StagesFingerprint:
         loaders: the version of our own loaders.
         embedder: the digest of the embedder, for a store that does not know whose vectors it
             holds; empty for one that does.
-
-    Attributes:
-        text: the common part of the fingerprints of all documents.
     """
 
     load: StageFingerprint
     chunk: StageFingerprint
     loaders: int
     embedder: str = ""
-    text: str = field(init=False, repr=False)
 
-    def __post_init__(self) -> None:
-        """Join the common part of all fingerprints once."""
-        parts = str(self.loaders), self.load.text, self.chunk.text, self.embedder
-        self.text = "/".join(parts)
+    @cached_property
+    def text(self) -> str:
+        """The common part of the fingerprints of all documents."""
+        return f"{self.loaders}/{self.load.text}/{self.chunk.text}/{self.embedder}"
 
     @property
     def unknown(self) -> list[str]:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from functools import lru_cache
-from hashlib import blake2b
 from json.encoder import encode_basestring_ascii
 from math import isfinite
 from typing import (
@@ -23,6 +22,7 @@ from typing import (
 import numpy as np
 from numpy.typing import NDArray
 
+from ragasync._reports.dataframes import number_array, object_column, string_array
 from ragasync._reports.summary import counted
 from ragasync.arguments import check_count, check_number
 from ragasync.documents.models import Chunk, Document, IdConflictError
@@ -184,15 +184,15 @@ class StoredDocuments(list[StoredDocument]):
         """DataFrame with one row per document: id, source, chunks, fingerprint and metadata."""
         import pandas as pd
 
-        texts = ("id", "source", "fingerprint")
-        columns: dict[str, list[object]] = {
-            name: [getattr(each, name) for each in self] for name in texts
-        }
-        columns["chunks"] = [each.chunk_count for each in self]
-        frame = pd.DataFrame(columns).astype(dict.fromkeys(texts, "string") | {"chunks": "int64"})
-        metadata = [dict(each.metadata) for each in self]
-        frame["metadata"] = pd.Series(metadata, index=frame.index, dtype="object")
-        return frame[["id", "source", "chunks", "fingerprint", "metadata"]]
+        return pd.DataFrame(
+            {
+                "id": string_array([each.id for each in self]),
+                "source": string_array([each.source for each in self]),
+                "chunks": number_array([each.chunk_count for each in self], "int64"),
+                "fingerprint": string_array([each.fingerprint for each in self]),
+                "metadata": object_column([dict(each.metadata) for each in self]),
+            }
+        )
 
     def _repr_html_(self) -> str:
         """The table as HTML with escaped values; pandas leaves out rows in the middle."""
@@ -467,18 +467,6 @@ def _date_as_text(value: object) -> str | None:
 
 
 _encode_json = json.JSONEncoder(default=_date_as_text).encode
-
-
-def chunk_id(document_id: str, ordinal: int, text: str) -> str:
-    """
-    Id of a chunk: the same for the same text at the same place of the same document.
-
-    Returns:
-        32 hexadecimal digits.
-    """
-    # The length comes first so that no id can run over into the ordinal.
-    place = f"{len(document_id)}:{document_id}:{ordinal}:"
-    return blake2b(place.encode() + text.encode(), digest_size=16).hexdigest()
 
 
 def checked_vectors(embeddings: NDArray[np.float32], count: int) -> NDArray[np.float32]:

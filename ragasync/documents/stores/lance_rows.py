@@ -26,7 +26,6 @@ from ragasync.documents.store import (
     StoredEntry,
     StoredId,
     as_json,
-    chunk_id,
 )
 from ragasync.documents.stores import ChunkRow, StoredRows
 from ragasync.documents.stores.lance_search import (
@@ -193,7 +192,7 @@ class LanceRows(StoredRows):
         """Replace the rows of the documents with these digests by other rows, in one commit."""
         digests = ", ".join(f"'{document}'" for document in documents)
         (
-            self._table.merge_insert("id")
+            self._table.merge_insert(["document", "ordinal"])
             .when_matched_update_all()
             .when_not_matched_insert_all()
             .when_not_matched_by_source_delete(f"document IN ({digests})")
@@ -446,7 +445,7 @@ def as_rows_of_each(documents: Sequence[Columns]) -> tuple[pa.Table | None, list
 Columns = Mapping[str, Sequence[object]]
 """The values of each column of a document's rows, without the vectors."""
 
-_TEXTS = ("id", "document", "document_id", "source", "file", "fingerprint", "text")
+_TEXTS = ("document", "document_id", "source", "file", "fingerprint", "text")
 _MORE_TEXTS = ("text_digest", "of_document", "of_chunk", "words")
 _NUMBERS = ("ordinal", "start", "end")
 
@@ -476,16 +475,14 @@ def columns_of(document: Document, chunks: Sequence[Chunk], fingerprint: str) ->
     of_document = as_json(document.metadata, document.id)
     of_chunks = [as_json(chunk.metadata, document.id) for chunk in chunks]
     metadata = json.loads(of_document)
-    ids = [chunk_id(document.id, n, chunk.text) for n, chunk in enumerate(chunks)]
     return {
-        "id": [f"document-{key}", *ids],
         "document": [key] * count,
         "document_id": [document.id] * count,
         "source": [document.source] * count,
         "file": [document.file] * count,
         "fingerprint": [fingerprint] * count,
         "text": [None, *[chunk.text for chunk in chunks]],
-        "text_digest": [None, *[digest(chunk.text) for chunk in chunks]],
+        "text_digest": [None, *[digest(chunk.text, "strict") for chunk in chunks]],
         "of_document": [of_document] * count,
         "of_chunk": ["{}", *of_chunks],
         "ordinal": range(-1, len(chunks)),

@@ -49,9 +49,9 @@ _NOTHING, _OTHER = "-", "x"
 _SQL = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 
 
-def digest(text: str) -> str:
+def digest(text: str, errors: str = "surrogatepass") -> str:
     """Digest of a text as hexadecimal digits, which are safe in any predicate."""
-    return blake2b(text.encode(errors="surrogatepass"), digest_size=16).hexdigest()
+    return blake2b(text.encode(errors=errors), digest_size=16).hexdigest()
 
 
 def facts_of(metadata: Mapping[str, object]) -> str:

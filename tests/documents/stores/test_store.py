@@ -26,7 +26,7 @@ from ragasync.documents import (
 )
 
 # Internals: protocols and checks that all stores share, without a store.
-from ragasync.documents.store import as_json, checked_vectors, chunk_id
+from ragasync.documents.store import as_json, checked_vectors
 
 embed = HashingEmbedder(256)
 
@@ -140,19 +140,6 @@ def test_storing_the_same_again_changes_nothing_that_can_be_seen(library):
     before = content()
     put(library, "bucket", TEXTS["bucket"])
     assert content() == before
-
-
-def test_chunk_ids_tell_documents_ordinals_and_texts_apart():
-    """Each of the three counts, and none runs over into the next."""
-    keys = [
-        ("a", 0, "x"),
-        ("b", 0, "x"),
-        ("a", 1, "x"),
-        ("a", 0, "y"),
-        ("a:0", 0, "x"),
-        ("a", 0, "0:x"),
-    ]
-    assert len({chunk_id(*key) for key in keys}) == len(keys)
 
 
 def test_fingerprints_are_of_what_was_stored_last(library):
