@@ -319,6 +319,7 @@ class Opened:
     probing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
+@dataclass(slots=True)
 class VectorEncoding:
     """
     Whether a service sends vectors in base64, which are read ten times as fast as numbers.
@@ -329,20 +330,14 @@ class VectorEncoding:
     numbers are requested until a request succeeds, so that a wrong model costs one request more,
     not twice as many. A first refusal of several texts that does not mention the encoding is left
     to the processor, which splits the batch: a bad text is more likely.
-
-    Args:
-        base64: the fields of a request for base64.
-        numbers: the fields of a request for numbers.
-        is_fixed: whether the user has chosen, so that neither fields are sent.
     """
 
-    def __init__(
-        self, base64: Mapping[str, str], numbers: Mapping[str, str], *, is_fixed: bool
-    ) -> None:
-        self._base64, self._numbers = base64, numbers
-        self._is_fixed = is_fixed
-        self._has_base64: bool | None = None
-        self._was_refused = self._is_in_doubt = False
+    base64: Mapping[str, str]  # the fields of a request for base64
+    numbers: Mapping[str, str]  # the fields of a request for numbers
+    is_fixed: bool  # whether the user has chosen, so that neither fields are sent
+    _has_base64: bool | None = field(default=None, init=False)
+    _was_refused: bool = field(default=False, init=False)
+    _is_in_doubt: bool = field(default=False, init=False)
 
     async def ask(
         self, send: Callable[[Mapping[str, str]], Awaitable[Reply]], opened: Opened, texts: int
@@ -352,14 +347,14 @@ class VectorEncoding:
 
         Concurrent refusals wait for the outcome of one repetition.
         """
-        if self._is_fixed:
+        if self.is_fixed:
             return await send({})
         if self._has_base64 is False or self._is_in_doubt:
-            reply = await send(self._numbers)
+            reply = await send(self.numbers)
             self._is_in_doubt = False
             return reply
         try:
-            reply = await send(self._base64)
+            reply = await send(self.base64)
         except Exception as error:
             if not self._may_be_about_encoding(error, opened.for_one_call or texts == 1):
                 raise
@@ -371,7 +366,7 @@ class VectorEncoding:
             if self._has_base64 or self._is_in_doubt:
                 raise refused
             try:
-                reply = await send(self._numbers)
+                reply = await send(self.numbers)
             except Exception as error:
                 self._is_in_doubt = http_status(error) in _REFUSES_A_FIELD
                 raise

@@ -7,7 +7,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from typing import Literal, NamedTuple, TypeAlias
@@ -85,36 +85,25 @@ class FieldMapping:
         return {name: row.fields[name] for name in names}
 
 
+@dataclass(slots=True)
 class Records(Iterable[Record]):
     """
     The records of a file, read row by row in each iteration.
 
     A first pass over the file counts the bad rows and finds the columns of numbers, so that only
-    the ids, if a column holds them, grow with the number of rows.
-
-    Args:
-        rows: reads the rows.
-        layout: maps their fields.
-        on_bad_rows: "fail" or "skip"; a file with bad rows alone fails.
-        read_as: metadata of the file; a field of the same name replaces it.
-        has_numbers: whether metadata columns in which all cells are numbers hold numbers.
+    the ids, if a column holds them, grow with the number of rows. A file with bad rows alone fails.
     """
 
-    def __init__(
-        self,
-        rows: Rows,
-        layout: FieldMapping,
-        on_bad_rows: OnBadRows,
-        *,
-        read_as: Mapping[str, object],
-        has_numbers: bool = False,
-    ) -> None:
-        self._rows = rows
-        self._layout = layout
-        self._on_bad_rows = on_bad_rows
-        self._read_as = read_as
-        self._numbers: Mapping[str, type[int | float]] = {}
-        self.bad_rows = 0
+    rows: Rows
+    layout: FieldMapping
+    on_bad_rows: OnBadRows
+    read_as: Mapping[str, object]  # metadata of the file; a field of the same name replaces it
+    has_numbers: bool = False  # whether metadata columns of numbers alone hold numbers
+    bad_rows: int = field(default=0, init=False)
+    _numbers: Mapping[str, type[int | float]] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        """Read the rows for the first time."""
         numbers = _NumberColumns()
         first: BadRow | None = None
         good = 0
@@ -124,44 +113,45 @@ class Records(Iterable[Record]):
                 self.bad_rows += 1
             else:
                 good += 1
-                if has_numbers and isinstance(row, Record):
+                if self.has_numbers and isinstance(row, Record):
                     numbers.see(row.metadata)
         if first is not None and not good:
             raise LoadError(
-                layout.reason, f"none of its {self.bad_rows:,} rows can be read: {first.message}"
+                self.layout.reason,
+                f"none of its {self.bad_rows:,} rows can be read: {first.message}",
             )
         self._numbers = numbers.kinds()
 
     def __iter__(self) -> Iterator[Record]:
         skipped = {BAD_ROWS: self.bad_rows} if self.bad_rows else {}
         for row in self._checked():
-            record = self._layout.record(row) if isinstance(row, Row) else row
+            record = self.layout.record(row) if isinstance(row, Row) else row
             if isinstance(record, BadRow) or not record.text:
                 continue
-            if skipped or self._numbers or self._read_as:
+            if skipped or self._numbers or self.read_as:
                 typed = self._typed(record.metadata)
-                metadata = {**self._read_as, **record.metadata, **typed, **skipped}
+                metadata = {**self.read_as, **record.metadata, **typed, **skipped}
                 record = Record(record.key, record.text, metadata)
             yield record
 
     def _checked(self) -> Iterator[Row | Record | BadRow]:
         """Yield rows, as records if their fields are named; raise for a bad one."""
         keys: dict[str, int] = {}
-        for row in self._rows():
+        for row in self.rows():
             result = self._judged(row, keys) if isinstance(row, Row) else row
-            if isinstance(result, BadRow) and self._on_bad_rows == "fail":
-                raise LoadError(self._layout.reason, result.message)
+            if isinstance(result, BadRow) and self.on_bad_rows == "fail":
+                raise LoadError(self.layout.reason, result.message)
             yield result
 
     def _judged(self, row: Row, keys: dict[str, int]) -> Row | Record | BadRow:
         """Return a row, its record if fields are named, or what is wrong with it."""
-        if not self._layout.names_fields:
+        if not self.layout.names_fields:
             return row
         try:
-            record = self._layout.record(row)
+            record = self.layout.record(row)
         except LoadError as error:
             return BadRow(error.message)
-        if self._layout.id is None or not record.text:
+        if self.layout.id is None or not record.text:
             return record  # numbers of rows are never there twice
         if (first := keys.setdefault(record.key, row.number)) != row.number:
             return BadRow(f"rows {first} and {row.number} share the id {record.key!r}")
@@ -332,7 +322,7 @@ class JSONLinesLoader(_RowLoader):
         """Records of the lines with text, made lazily."""
         text, read_as = load_rows(data, self.on_bad_rows, self.encoding)
         layout = FieldMapping("json lines", self.text_fields, self.id_field, self.metadata_fields)
-        return Records(partial(_json_rows, text), layout, self.on_bad_rows, read_as=read_as)
+        return Records(partial(_json_rows, text), layout, self.on_bad_rows, read_as)
 
 
 def _json_rows(text: str) -> Iterator[Row | BadRow]:
@@ -509,7 +499,7 @@ class CSVLoader(_RowLoader):
         table = _table_of(text, self.delimiter, self.columns)
         layout = FieldMapping("csv", self.text_columns, self.id_column, self.metadata_columns)
         rows = partial(_csv_rows, table, recover=self.on_bad_rows == "skip")
-        return Records(rows, layout, self.on_bad_rows, read_as=read_as, has_numbers=True)
+        return Records(rows, layout, self.on_bad_rows, read_as, has_numbers=True)
 
 
 @dataclass(frozen=True, slots=True)
