@@ -378,55 +378,54 @@ class TokenSplitter:
     def __call__(self, document: Document | str) -> list[Chunk]:
         """Split a document or a text into chunks, in order; a blank text has none."""
         text = document.text if isinstance(document, Document) else document
-        rule = _Rule(text, self._count)
-        found = spans(
-            text,
-            lambda start: rule.reach(start, self.max_tokens),
-            lambda cut: rule.back(cut, self.chunk_overlap),
-            lambda start, end: rule.fits(start, end, self.max_tokens),
-        )
+        rule = _Rule(text, self._count, self.max_tokens, self.chunk_overlap)
+        found = spans(text, rule.reach, rule.back, rule.fits)
         return [Chunk(text[start:end], start, end) for start, end in found]
 
 
+@dataclass(slots=True)
 class _Rule:
     """Finds how far a number of tokens reaches in a text, with few calls of the counter."""
 
-    def __init__(self, text: str, count: Callable[[str], int]) -> None:
-        self._text, self._count = text, count
-        self._chars_a_token = _USUAL
+    text: str
+    count: Callable[[str], int]
+    tokens: int
+    overlap: int
+    chars_a_token: float = _USUAL
 
-    def fits(self, start: int, end: int, tokens: int) -> bool:
+    def fits(self, start: int, end: int) -> bool:
         """Whether a chunk, without trailing white space, has at most this many tokens."""
-        fits = self._count(self._text[start:end].rstrip()) <= tokens
+        fits = self.count(self.text[start:end].rstrip()) <= self.tokens
         if not fits and end - start <= 1:
             raise ValueError(
-                f"max_tokens={tokens} is too few: {self._text[start:end]!r} alone has "
-                f"{self._count(self._text[start:end])}"
+                f"max_tokens={self.tokens} is too few: {self.text[start:end]!r} alone has "
+                f"{self.count(self.text[start:end])}"
             )
         return fits
 
-    def reach(self, start: int, tokens: int) -> int:
-        """Furthest offset that this many tokens reach after `start`, at least one character on."""
-        room = min(len(self._text) - start, tokens * CHARS_A_TOKEN)
-        return start + self._longest(room, tokens, lambda size: self._text[start : start + size])
+    def reach(self, start: int) -> int:
+        """Furthest offset that the tokens reach after `start`, at least one character on."""
+        room = min(len(self.text) - start, self.tokens * CHARS_A_TOKEN)
+        size = self._longest(room, self.tokens, lambda size: self.text[start : start + size])
+        return start + max(size, 1)
 
-    def back(self, cut: int, tokens: int) -> int:
-        """Earliest offset with at most this many tokens between it and a cut."""
-        if not tokens:
+    def back(self, cut: int) -> int:
+        """Earliest offset with at most the overlap's tokens between it and a cut."""
+        if not self.overlap:
             return cut
-        room = min(cut, tokens * CHARS_A_TOKEN)
-        return cut - self._longest(room, tokens, lambda size: self._text[cut - size : cut], 0)
+        room = min(cut, self.overlap * CHARS_A_TOKEN)
+        return cut - self._longest(room, self.overlap, lambda size: self.text[cut - size : cut])
 
-    def _longest(self, room: int, tokens: int, piece: Callable[[int], str], least: int = 1) -> int:
+    def _longest(self, room: int, tokens: int, piece: Callable[[int], str]) -> int:
         """Size of a piece with at least nine tenths of the tokens, but not too many."""
         low, high = 0, room + 1  # the largest size known to fit, the smallest known not to
-        size = int(tokens * self._chars_a_token)
+        size = int(tokens * self.chars_a_token)
         guesses = 0
         while True:
             size = max(low + 1, min(size, high - 1, room))
             if size > room or low + 1 >= high:
                 break
-            counted = self._count(piece(size))
+            counted = self.count(piece(size))
             if counted <= tokens:
                 low = size
                 if counted >= _FULL * tokens and tokens >= _MANY:
@@ -439,8 +438,8 @@ class _Rule:
             if guesses >= _GUESSES and high - low <= max(1, low // 20):
                 break
         if low:
-            self._chars_a_token = max(low / tokens, 0.25)
-        return max(low, least)
+            self.chars_a_token = max(low / tokens, 0.25)
+        return low
 
 
 @explains_arguments
