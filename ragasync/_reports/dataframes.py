@@ -294,11 +294,16 @@ def frame_with_floats(text_of: Callable[[float], str]) -> type[pd.DataFrame]:
     """
     Define a DataFrame that shows its floats as `text_of` writes them.
 
-    Only the display differs: whatever is derived from it, or pickled, is a plain DataFrame.
+    Only the display differs, also of the DataFrames made from it, such as a selection of columns;
+    pickled, it is a plain DataFrame.
     """
     import pandas as pd
 
     class FormattedDataFrame(pd.DataFrame):
+        @property
+        def _constructor(self) -> type[pd.DataFrame]:
+            return FormattedDataFrame
+
         def __repr__(self) -> str:
             with pd.option_context("display.float_format", text_of):
                 return super().__repr__()
