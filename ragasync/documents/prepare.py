@@ -290,14 +290,18 @@ class PrepareBlock:
             source_of += [place] * (len(documents) - len(source_of))
             if not has_time(started, cpu_started):
                 break
+        asked = time.perf_counter()
         self.store_steps.look_up(documents)
+        began = time.perf_counter()
         for place, prepared in zip(source_of, documents, strict=True):
             if chunk_may_report:
                 usage.begin(place)
             self.steps.split(prepared)
+        ended = time.perf_counter()
         self.store_steps.finish(documents)
-        seconds, cpu_seconds = time.perf_counter() - started, time.thread_time() - cpu_started
-        return BatchOutcome(values, errors, seconds, cpu_seconds, usage.end())
+        now, cpu_seconds = time.perf_counter(), time.thread_time() - cpu_started
+        in_store = began - asked + now - ended
+        return BatchOutcome(values, errors, now - started, cpu_seconds, usage.end(), in_store)
 
 
 def check_given(document: Document) -> None:
@@ -342,4 +346,4 @@ def run_store_steps(batch: ThreadBatch[StoreStep]) -> BatchOutcome[None]:
     for step in dict.fromkeys(step for step, _ in steps):
         step([each for other, documents in steps if other == step for each in documents])
     seconds, cpu_seconds = time.perf_counter() - started, time.thread_time() - cpu_started
-    return BatchOutcome([None] * len(steps), {}, seconds, cpu_seconds)
+    return BatchOutcome([None] * len(steps), {}, seconds, cpu_seconds, shared_seconds=seconds)

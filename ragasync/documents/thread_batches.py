@@ -56,6 +56,8 @@ class BatchOutcome(Generic[V]):
         seconds: the time that they took.
         cpu_seconds: the processor time that they took.
         usage: what their calls reported, by position.
+        shared_seconds: the part of `seconds` that would hardly be less for a single item, as that
+            of a query for all of them.
     """
 
     values: list[V | None]
@@ -63,6 +65,7 @@ class BatchOutcome(Generic[V]):
     seconds: float
     cpu_seconds: float = 0.0
     usage: dict[int, Usage] = field(default_factory=dict)
+    shared_seconds: float = 0.0
 
 
 class BlockUsage:
@@ -126,7 +129,7 @@ class ThreadBatcher(Generic[T, V]):
     Switching threads costs more than chunking a short document. So a batch takes as many items as
     need BATCH_SECONDS at the pace of recent calls: dozens of short documents, or a single long one.
     When an item takes longer than expected, the rest of its batch comes back and goes first in the
-    next one.
+    next one. Long queries of a store, which all items of a batch share, do not make it smaller.
 
     Only MAX_CPU_THREADS threads start at first, until it is known whether the calls compute. A
     computing call takes its turn with all others, so that among many it would look like one that
@@ -283,6 +286,12 @@ class ThreadBatcher(Generic[T, V]):
             self.activity.limit_changed(self.slots, threads)
             self.slots = threads
 
+    def _own_seconds(self, outcome: BatchOutcome[V]) -> float:
+        """The time that the items of a batch took, without a long one that they shared."""
+        if outcome.shared_seconds > BATCH_SECONDS:
+            return outcome.seconds - outcome.shared_seconds
+        return outcome.cpu_seconds if self._is_cpu_bound else outcome.seconds
+
     def _update_size(self, seconds: float) -> None:
         """Adapt the size of batches to the time that an item of the last one took."""
         typical = seconds if self._typical_seconds is None else self._typical_seconds
@@ -302,9 +311,7 @@ class ThreadBatcher(Generic[T, V]):
             self.activity.add_ended_now(outcome.seconds)
             self.ended += done
             self._note_cpu_share(outcome)
-            self._update_size(
-                (outcome.cpu_seconds if self._is_cpu_bound else outcome.seconds) / done
-            )
+            self._update_size(self._own_seconds(outcome) / done)
             for place, usage in outcome.usage.items():
                 if (caller := batch[place][2]) is not None:
                     caller.attribute(usage)

@@ -2,7 +2,9 @@
 
 import asyncio
 import threading
-from typing import Any
+import time
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import pytest
 
@@ -136,3 +138,21 @@ async def test_the_last_partial_batch_leaves_when_the_last_source_has_been_read(
     result = await processor.process(sources if how == "list" else iter(sources))
     assert result.success_count == count
     assert max(called_at) - began < 0.001
+
+
+async def test_a_store_whose_look_ups_take_long_is_asked_about_many_documents_in_each():
+    """A query of 20 ms for each document would take longer than everything else."""
+
+    class Slow(MemoryStore):
+        asked: ClassVar[list[int]] = []
+
+        def entries_of(self, document_ids: Sequence[str]) -> Any:
+            time.sleep(0.02)
+            self.asked.append(len(document_ids))
+            return super().entries_of(document_ids)
+
+    sources = [(f"d{number}", f"text {number}") for number in range(400)]
+    with Slow() as store:
+        assert (await AsyncDocumentProcessor(store=store).process(sources)).all_succeeded
+        assert sum(store.asked) == len(sources)
+        assert len(store.asked) < 100

@@ -34,13 +34,18 @@ class Threads:
         seconds: the time of an item, by the thread's clock.
         at_most: how many items of a batch there is time for.
         cpu_share: the share of processor time in it.
+        shared: the time of a query for all items of a batch.
     """
 
     def __init__(
-        self, seconds: float = 0.0001, at_most: int = 1000, cpu_share: float = 0.0
+        self,
+        seconds: float = 0.0001,
+        at_most: int = 1000,
+        cpu_share: float = 0.0,
+        shared: float = 0.0,
     ) -> None:
         self.seconds, self.cpu_share = seconds, cpu_share
-        self.at_most = at_most
+        self.at_most, self.shared = at_most, shared
         self.batches: list[list[int]] = []
         self.errors: dict[int, BaseException] = {}
         self.busy = 0
@@ -60,8 +65,14 @@ class Threads:
         errors = {
             place: self.errors[item] for place, item in enumerate(done) if item in self.errors
         }
-        seconds = self.seconds * len(done)
-        return BatchOutcome([10 * item for item in done], errors, seconds, self.cpu_share * seconds)
+        seconds = self.seconds * len(done) + self.shared
+        return BatchOutcome(
+            [10 * item for item in done],
+            errors,
+            seconds,
+            self.cpu_share * seconds,
+            shared_seconds=self.shared,
+        )
 
 
 async def call_later(batcher: ThreadBatcher[int, int], items: Iterable[int]) -> None:
@@ -101,6 +112,15 @@ async def test_waiting_quick_items_go_in_one_batch():
     assert max(sizes) == MAX_ITEMS
     assert sum(sizes) == 300
     assert batcher.ahead == MAX_ITEMS
+
+
+@pytest.mark.parametrize("cpu_share", [0.0, 1.0], ids=["waits", "computes"])
+async def test_a_long_query_for_all_items_of_a_batch_does_not_make_it_smaller(cpu_share: float):
+    """It takes as long for one of them."""
+    threads = Threads(seconds=0.00001, cpu_share=cpu_share, shared=20 * BATCH_SECONDS)
+    async with open_batcher(threads) as batcher:
+        await asyncio.gather(*map(batcher, range(300)))
+    assert [len(batch) for batch in threads.batches] == [1, MAX_ITEMS, MAX_ITEMS, 43]
 
 
 async def test_slow_items_go_one_by_one_to_all_threads():
