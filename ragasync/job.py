@@ -167,7 +167,9 @@ class Job(Generic[T, R]):
         Cancel the calls in flight and end the job; its result has what was done.
 
         Each call is cancelled once and awaited, so that it can clean up; one that swallows its
-        cancellation is awaited until it returns.
+        cancellation is awaited until it returns. A generator of items that has blocked once is read
+        on a thread; until then it is read on the job's loop, so that the job ends when its next
+        item arrives. Pass an async generator if that can take long.
         """
         self._cancelled = True
         self._call.cancel()
