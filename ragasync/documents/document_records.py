@@ -227,6 +227,8 @@ class ProcessedDocument(_MadeWhenRead):
     """
     The result of one document, or of all documents of one source.
 
+    The chunks and embeddings of a short document that nothing stores are made when first read.
+
     Example:
         >>> from ragasync import AsyncDocumentProcessor
         >>> result = AsyncDocumentProcessor().process_sync([("guide", "A bucket refills.")])
