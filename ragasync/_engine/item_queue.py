@@ -47,7 +47,7 @@ class QueuedItems(Generic[T]):
         no_more_expected: says whether nothing more will be pushed soon; asked after each push.
         select: takes rows from the queue and returns those that are still wanted.
         first_index: the index of the first item.
-        max_wait: the seconds after which `wait_for_more` returns, whether or not items arrive.
+        max_wait: the seconds after which `wait_for_more` returns although items keep arriving.
 
     Attributes:
         items: an iterator over (index, item) that stops when the queue is empty, and goes on when
@@ -174,7 +174,7 @@ class QueuedItems(Generic[T]):
 
     async def wait_for_more(self, wanted: int, patience: float) -> bool:
         """
-        Wait until there are `wanted` items, the end, `max_wait`, or no push for `patience` seconds.
+        Wait until there are `wanted` items, the end, or no push for `patience` seconds.
 
         Only one caller may wait at a time.
 
@@ -186,8 +186,7 @@ class QueuedItems(Generic[T]):
         self._waiter, self._wanted = self._loop.create_future(), wanted
         self._last_push = self._loop.time()
         self._wait_until = self._last_push + self._max_wait
-        # A bound says how long an item may wait for others, quiet or not.
-        self._wake_when_quiet(patience if self._max_wait == math.inf else self._max_wait)
+        self._wake_when_quiet(patience)
         try:
             await self._waiter
         finally:

@@ -28,7 +28,6 @@ from ragasync.documents.embedders import (
     CALLS_PER_WORKER,
     EmbeddingProcesses,
     HashingEmbedder,
-    can_start_processes,
     embed_in_processes,
     max_workers,
 )
@@ -66,13 +65,6 @@ STORE_ROOM = 512
 
 SOURCES_PER_GROUP = 128
 """The maximum number of sources in one hand-over to an executor."""
-
-BATCHES_PER_CALL = 2
-"""
-Batches in one call of the HashingEmbedder in this process.
-
-The hand-over and numpy's calls take the same time for 64 texts as for 32: a tenth of a run.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +163,6 @@ class PipelineConfig:
         chunk: splits a text into Chunks, or None.
         store_steps: the steps before embedding that ask the store.
         embed: embeds texts.
-        batch_size: the maximum number of chunks in one call of `embed`, as given.
         embed_computes: whether it takes as many calls as there are cores for it, and no more help.
         store: stores StoreRequests; None to keep everything in the result.
         embedder: the embedder's identity in the store.
@@ -193,7 +184,6 @@ class PipelineConfig:
     chunk: CallSettings | None
     store_steps: StoreSteps
     embed: CallSettings
-    batch_size: int
     embed_computes: bool
     store: CallSettings | None
     embedder: EmbedderInStore
@@ -265,11 +255,6 @@ def pipeline_config(stages: Stages, settings: Settings) -> PipelineConfig:
         timeout=settings.timeout,
         max_initial_failures=settings.max_initial_failures,
     )
-    batch_size = embedding.batch_size
-    is_unlimited = settings.rate_limiter is None and settings.timeout is None
-    has_workers = bool(processes) and can_start_processes()
-    if computes and stages.embed.is_plain and is_unlimited and not has_workers:
-        embedding = replace(embedding, batch_size=BATCHES_PER_CALL * batch_size)
     sources = Sources()
     identity = stages.embedder(settings.version, sources, has_journal=settings.has_journal)
     embedder = EmbedderInStore(known, identity, stages.embed.function)
@@ -306,7 +291,6 @@ def pipeline_config(stages: Stages, settings: Settings) -> PipelineConfig:
         chunk=chunking if is_separate else None,
         store_steps=steps,
         embed=embedding,
-        batch_size=batch_size,
         embed_computes=computes,
         store=storing,
         embedder=embedder,

@@ -233,8 +233,7 @@ class AsyncDocumentProcessor:
             chunks and embeddings in the result.
         max_concurrency: the number of documents that are loaded and chunked concurrently; short
             ones share a call on a thread.
-        batch_size: the maximum number of chunks in one call of `embed`. The HashingEmbedder takes
-            twice as many where it has no worker processes, and no rate or time limit.
+        batch_size: the maximum number of chunks in one call of `embed`.
         embed_concurrency: the number of concurrent calls of `embed`, or "auto", which finds out
             how many the service can take, as in AsyncBatchProcessor. A HashingEmbedder begins with
             two at most, because more would only wait for the interpreter lock.
@@ -451,7 +450,7 @@ class AsyncDocumentProcessor:
             raise of_counter[0]
         return Estimate(
             result.success_count + result.error_count,
-            math.ceil(chunks / self._config.batch_size),
+            math.ceil(chunks / self._config.embed.batch_size),
             counter.tokens,
             counter.cost,
             chunks,
@@ -602,7 +601,7 @@ class AsyncDocumentProcessor:
         config = self._config
         return (
             f"<AsyncDocumentProcessor embed={config.embedder.name}, "
-            f"batch_size={config.batch_size}, max_concurrency={config.max_concurrency}>"
+            f"batch_size={config.embed.batch_size}, max_concurrency={config.max_concurrency}>"
         )
 
 

@@ -38,18 +38,6 @@ async def test_an_unfilled_batch_leaves_after_twenty_milliseconds():
     assert fake.starts == [about(0.02)]
 
 
-async def test_with_a_bound_an_unfilled_batch_waits_that_long_also_when_nothing_comes():
-    """A transaction then has all documents of 50 ms, however their vectors arrive."""
-    fake = BatchService()
-    settings = BatchSettings(fake, check_process_fn(fake), batched=True, batch_size=4)
-    async with RequestBatcher(settings, max_wait=0.05) as service:
-        first = asyncio.ensure_future(service([1]))
-        await asyncio.sleep(0.03)
-        await asyncio.gather(first, service([2]))
-    assert fake.batches == [[1, 2]]
-    assert fake.starts == [about(0.05)]
-
-
 async def test_an_empty_request_needs_no_call():
     """A document without chunks does not wait."""
     fake = BatchService()

@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 import pytest
 
-from ragasync import AsyncDocumentProcessor, RateLimiter
+from ragasync import AsyncDocumentProcessor
 from ragasync.documents import HashingEmbedder, RecursiveSplitter, Stage, embedders
 
 # Internals: parts of an embedder that no run starts or stops on demand.
@@ -362,35 +362,6 @@ def test_the_embedded_default_is_what_starts_them(executor, monkeypatch):
     assert _started
 
 
-@pytest.mark.parametrize(
-    ("settings", "calls"),
-    [
-        ({}, 1),
-        ({"timeout": 30}, 2),
-        ({"rate_limiter": RateLimiter(1000, 1)}, 2),
-        ({"embed": Stage(HashingEmbedder(), batch_size=4)}, 2),
-        ({"embed": OwnEmbedder()}, 2),
-    ],
-    ids=lambda given: ", ".join(given) or "default" if isinstance(given, dict) else "",
-)
-def test_without_workers_our_embedder_takes_two_batches_in_a_call(settings, calls, monkeypatch):
-    """A call costs the same for both; limits of calls, and other embedders, have their batches."""
-    monkeypatch.setenv("RAGASYNC_WORKER_PROCESSES", "0")
-    processor = AsyncDocumentProcessor(chunk=str.split, batch_size=4, **settings)
-    result = processor.process_sync([("words", "a bucket refills at a steady rate always")])
-    (stage,) = (stage for stage in result.stats.stages if stage.name == "embed")
-    assert result[0].value.chunk_count == 8
-    assert stage.calls == calls
-
-
-def test_with_workers_a_call_takes_one_batch():
-    """Calls are what is distributed among them."""
-    processor = AsyncDocumentProcessor(chunk=RecursiveSplitter(40), batch_size=4)
-    result = processor.process_sync([("words", "One two three four five six seven.\n\n" * 8)])
-    (stage,) = (stage for stage in result.stats.stages if stage.name == "embed")
-    assert (result[0].value.chunk_count, stage.calls) == (8, 2)
-
-
 def test_a_worker_imports_what_an_embedder_needs_and_no_more():
     """Else its start would take a second, and a run of some megabytes gain nothing."""
     program = embedders.PROGRAM.replace("run_worker()", "print(*sys.modules)")
@@ -413,7 +384,7 @@ def _refuse(command, **_):
 
 ENDLESS = """
 import itertools
-from ragasync import AsyncDocumentProcessor, RateLimiter
+from ragasync import AsyncDocumentProcessor
 print("ran", flush=True)
 words = " ".join(f"word{place} and" for place in range(1_000))
 AsyncDocumentProcessor().process_sync((f"text {n}", words) for n in itertools.count())
