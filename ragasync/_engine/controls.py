@@ -44,6 +44,7 @@ class RunTotals:
         input_blocked_seconds: the part of it during which reading the source blocked the loop.
         retried: items with more than one attempt, made or planned.
         journaled: outcomes that came from a journal.
+        shared_failure: status and text of the error of all calls, if that has stopped the run.
     """
 
     calls: int = 0
@@ -53,6 +54,7 @@ class RunTotals:
     input_blocked_seconds: float = 0.0
     retried: int = 0
     journaled: int = 0
+    shared_failure: tuple[int, str] | None = None
 
 
 class LiveRun:

@@ -33,6 +33,9 @@ WINDOW = 100
 MIN_FINISHED = 20
 """Finished items before max_error_rate applies: a few early failures prove little."""
 
+MOST_HELD = 1_000
+"""The most failures that a journal gets only when it is known whether all calls fail alike."""
+
 REQUEST_ERRORS = frozenset({400, 401, 403, 404, 405})
 """Statuses that say that the request is wrong, so that sending it again is no use."""
 
@@ -103,6 +106,7 @@ class Recorder(Generic[T, R]):
         self._errors = ErrorLimit(settings.max_errors, settings.max_error_rate)
         self._initial = InitialFailures(settings.max_initial_failures)
         self.started_at = started_at
+        self._held: list[tuple[Outcome[T, R], str | None]] | None = None if journal is None else []
         self._used: dict[int, Usage] = {}  # in earlier runs of the journal, by new items
 
     @property
@@ -198,6 +202,8 @@ class Recorder(Generic[T, R]):
         )
         self._sink.record_call(success)
         if self._journal is not None:
+            if self._held is not None:
+                self.write_held()
             for outcome in success.outcomes():
                 self._journal.record(outcome, None)
         if self._errors.counts_successes:
@@ -212,7 +218,8 @@ class Recorder(Generic[T, R]):
         Record the error as the outcome of every item of a call.
 
         An error that stops the run (an invalid key, a full disk) is not the item's own, so the next
-        run with the journal makes the call again.
+        run with the journal makes the call again. Nor are errors that all calls share: so before
+        the first success the journal does not get them.
         """
         stage = None
         if is_a(error, StageFailure):
@@ -223,11 +230,24 @@ class Recorder(Generic[T, R]):
                 *(call, position, "failed", worker), error=error, stack=stack, stage=stage
             )
             if stops_run:
-                self._write(replace(outcome, status="pending", error=None))
+                self._write_pending(outcome)
+            elif self._held is not None and len(self._held) < MOST_HELD:
+                self._held.append((outcome, stack))
             else:
+                self.write_held()
                 self._write(outcome, stack)
             if because := self._errors.note_failure():
                 self._stop(because)
+
+    def write_held(self) -> None:
+        """Write the failures that were held back, at the first success or at the end of the run."""
+        held, self._held = self._held or (), None
+        for outcome, stack in held:
+            shared = self._totals.shared_failure
+            if outcome.error is not None and shared and _failure_of(outcome.error) == shared:
+                self._write_pending(outcome)
+            else:
+                self._write(outcome, stack)
 
     def record_refused(self, index: int, item: T, error: BaseException) -> None:
         """Record the failure of an item that no call can take."""
@@ -259,6 +279,7 @@ class Recorder(Generic[T, R]):
         journal = self._journal
         has_success = self._sink.has_success or (journal is not None and journal.has_success)
         if because := self._initial.note(error, call.is_part, has_success):
+            self._totals.shared_failure = _failure_of(error)
             self._stop(because)
         return self._initial.have_stopped
 
@@ -294,6 +315,10 @@ class Recorder(Generic[T, R]):
         )
         self._sink.record(outcome, stack)
         return outcome
+
+    def _write_pending(self, outcome: Outcome[T, R]) -> None:
+        """Write what an item has used, for the next run to make its call again."""
+        self._write(replace(outcome, status="pending", error=None))
 
     def _write(self, outcome: Outcome[T, R], stack: str | None = None) -> None:
         """Write an outcome to the journal, if there is one."""

@@ -228,6 +228,7 @@ class Run(Generic[T, R]):
             self._runner.close()
             self._scheduler.close()
             self._caller.close()
+            self._recorder.write_held()
         if error is None:
             return
         if self._controls.error is None:

@@ -760,6 +760,9 @@ class Pipeline:
             return
         self._stopped_early = True
         if self._run is not None:
+            for stage in self._stages.values():
+                if (failure := stage.run.totals.shared_failure) is not None:
+                    self._run.totals.shared_failure = failure
             self._run.stop(because)
         if (embed := self._stages.get("embed")) is not None:
             embed.run.stop(because)

@@ -64,7 +64,8 @@ class Journal:
         version: the job's version. Change it to start again with a new file: a journal of another
             version is refused.
         retry_failed: whether to retry items that failed in earlier runs, instead of keeping their
-            failures. Items whose error stopped the run (an invalid key) are always retried.
+            failures. Items whose errors stopped the run (an invalid key, or one error of all first
+            calls) are always retried.
         serializer: how values are stored: "json" (plain data: strings, numbers, lists, dicts),
             "numpy" (arrays), "pickle" (anything; only for files that you trust), or an object
             with `name`, `dumps` and `loads`. A value that would change stops the job with an

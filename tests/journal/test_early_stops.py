@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ragasync import AsyncBatchProcessor, note_usage
+from ragasync import AsyncBatchProcessor, AsyncDocumentProcessor, note_usage
 
 
 async def ask(number: int) -> int:
@@ -139,3 +139,90 @@ async def test_an_item_whose_error_stopped_the_run_is_processed_by_the_next_one(
     result = await processor.process(range(6))
     assert result.results == list(range(6))
     assert result.usage.tokens == 10 + 10 * len(range(0, 6, 2 if batched else 1))
+
+
+class WrongModel(Exception):
+    """A refusal that tells from other bad requests only by its text."""
+
+    status_code = 404
+
+
+@pytest.mark.parametrize("batched", [False, True])
+async def test_items_whose_common_error_stopped_the_run_are_processed_by_the_next_one(
+    journal: Path, batched: bool
+):
+    """All first calls failed alike, so it says nothing about these items."""
+    model = "old"
+
+    async def work(given):
+        if model == "old":
+            raise WrongModel("the model does not exist")
+        return given
+
+    settings = {"batched": batched, "batch_size": 2, "max_concurrency": 2}
+    settings |= {"max_initial_failures": 4, "retry_count": 0}
+    processor = AsyncBatchProcessor(work, journal=journal, **settings)
+    stopped = await processor.process(range(40))
+    assert "max_initial_failures" in stopped.stopped_because
+    assert stopped.error_count
+    model = "new"
+    result = await processor.process(range(40))
+    assert result.results == list(range(40))
+
+
+@pytest.mark.parametrize("success_first", [False, True])
+async def test_failures_that_did_not_stop_the_run_are_kept(journal: Path, success_first: bool):
+    """Whether or not any item succeeds: they are the items' own."""
+    calls = []
+
+    async def work(given):
+        calls.append(given)
+        if given < 3:
+            raise WrongModel("the model does not exist")
+        return given
+
+    items = [5, 0, 1, 2] if success_first else [0, 1, 2, 5]
+    for _ in range(2):
+        settings = {"max_concurrency": 1, "max_initial_failures": 4, "retry_count": 0}
+        result = await AsyncBatchProcessor(work, journal=journal, **settings).process(items)
+        assert (result.error_count, result.success_count) == (3, 1)
+    only_failures = await AsyncBatchProcessor(work, journal=journal, **settings).process([0, 1])
+    assert only_failures.error_count == 2
+    assert sorted(calls) == [0, 1, 2, 5]
+
+
+async def test_failures_are_kept_if_no_item_succeeds_and_nothing_stops_the_run(journal: Path):
+    """The journal gets them at the end of the run."""
+    calls = []
+
+    async def work(given):
+        calls.append(given)
+        raise ValueError(f"bad item {given}")
+
+    for _ in range(2):
+        processor = AsyncBatchProcessor(work, journal=journal, retry_count=0)
+        result = await processor.process(range(3))
+        assert result.error_count == 3
+    assert sorted(calls) == [0, 1, 2]
+
+
+async def test_documents_whose_common_error_stopped_the_run_are_processed_by_the_next_one(
+    journal: Path,
+):
+    """But a document that could not be loaded stays failed: that error is its own."""
+    model = journal.with_name("model")
+
+    async def embed(texts):
+        if not model.exists():
+            raise WrongModel("the model does not exist")
+        return [[1.0, 2.0]] * len(texts)
+
+    settings = {"embed": embed, "batch_size": 1, "retry_count": 0, "max_initial_failures": 4}
+    documents = [("unreadable", "half of a pair: \ud800")]
+    documents += [(f"d{number}", f"text {number}") for number in range(40)]
+    processor = AsyncDocumentProcessor(journal=journal, **settings)
+    stopped = await processor.process(documents)
+    assert "max_initial_failures" in stopped.stopped_because
+    model.touch()
+    result = await processor.process(documents)
+    assert [outcome.item.id for outcome in result if outcome.status != "done"] == ["unreadable"]
