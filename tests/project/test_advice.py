@@ -419,6 +419,25 @@ CASES = [
         "simulate(5, latency=2, service=ScriptedService(2))",
         "simulate(5, latency=2); simulate(5, service=ScriptedService(2))",
     ),
+    Case(
+        "sources are several, got a {}: pass its .items()",
+        "AsyncDocumentProcessor(embed=embed).process_sync({'a': 'text'})",
+        "AsyncDocumentProcessor(embed=embed).process_sync({'a': 'text'}.items())",
+    ),
+    Case(
+        "expected an object, got the class {}: pass {}(...)",
+        "AsyncDocumentProcessor(store=MemoryStore)",
+        "AsyncDocumentProcessor(store=MemoryStore())",
+    ),
+    Case(
+        "{} is of {}, which JSON cannot hold: pass {}",
+        "import numpy as np; store = SqliteStore(':memory:'); d = Document('a', 'b',"
+        " {'n': np.int64(3)}); raise AsyncDocumentProcessor(embed=embed,"
+        " store=store).process_sync([d]).errors[0]",
+        "import numpy as np; store = SqliteStore(':memory:'); d = Document('a', 'b',"
+        " {'n': np.int64(3).item()}); assert AsyncDocumentProcessor(embed=embed,"
+        " store=store).process_sync([d]).all_succeeded",
+    ),
 ]
 
 ELSEWHERE = {

@@ -23,6 +23,7 @@ MAY_MAKE_OBJECTS = {
     "journal/serializers.py": {"pickle"},  # where the user has chosen it by name
     "_calls/pickling.py": {"pickle", "cloudpickle"},  # between this process and its own workers
     "_calls/remote_errors.py": {"pickle"},  # the same, for errors on their way back
+    "documents/embedders/__init__.py": {"pickle"},  # the same, for texts on their way to a worker
 }
 RUNS_CODE = {"eval", "exec", "compile", "__import__"}
 
