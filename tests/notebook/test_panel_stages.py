@@ -57,14 +57,14 @@ async def test_a_running_job_shows_one_line_per_stage():
     await at(8.5)
     lines = shown(job)
     usage = "tokens 40 · cost 0.40 of about 2.40"
-    assert lines[1] == f"3 done · 2 failed · 0 retried · {usage} · 7 in flight"
+    assert lines[1] == f"3 done · 2 failed · 0 retried · {usage} · 6 in flight"
     assert [re.split(r"\s{2,}", line.strip()) for line in lines[2:5]] == [
-        ["load", "0 of 4 in flight", "12 documents", "19% busy"],
-        ["chunk", "0 of 4 in flight", "10 documents", "0% busy"],
+        ["load", "1 of 4 in flight", "10 documents", "14% busy"],
+        ["chunk", "0 of 4 in flight", "8 documents", "0% busy"],
         [f"{BOTTLENECK_MARK} embed", "1 of 1 in flight", "3 chunks", "100% busy"],
     ]
     assert lines[5] == "limited by embed: its calls are in progress 100% of the time"
-    assert "busy: load 19%, chunk 0%, embed 100%" in repr(job)
+    assert "busy: load 14%, chunk 0%, embed 100%" in repr(job)
     job.cancel()
     await job
 

@@ -249,7 +249,7 @@ def fail_by_a_class_that_stays(_: int) -> None:
 async def test_a_journal_holds_none(tmp_path):
     """None of its files, nor what is read from them: the message, the notes, the stack."""
     journal = Journal(tmp_path / "run.sqlite")
-    await AsyncBatchProcessor(embed, retry_count=0, journal=journal).process(["a"])
+    await AsyncBatchProcessor(embed, retry=ONCE_MORE, journal=journal).process(["a"])
     (row,) = journal.to_dataframe().itertuples()
     check(row.error_message)
     check(row.traceback)
