@@ -70,7 +70,7 @@ async def stood_still(
 
 
 def compared(size: int, at_once: int, rounds: int) -> tuple[dict[str, Figures], dict[str, Figures]]:
-    """Return the longest pauses of the contenders that take on so many items, and their shares."""
+    """Return the longest pauses of the contenders that can take this many items; their shares."""
     items = list(range(size))
     shares: dict[str, Figures] = {}
 

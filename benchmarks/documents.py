@@ -47,7 +47,7 @@ IN_PROCESS_AT_ONCE = 2
 """Calls at once of an embedder in this process, which is as many as there are processors."""
 
 TRIED_AGAIN = 50
-"""One document in so many has its vectors made again by a real embedder, to be compared."""
+"""Of this many documents, the vectors of one are made again by a real embedder and compared."""
 
 
 def checked(
@@ -121,7 +121,7 @@ class Race:
         return peak_bytes(lambda: contender.run(documents, embed, self.at_once)) / 1e6
 
     def _embed(self, contender: Contender) -> Any:
-        """Return what a contender is to have texts embedded by."""
+        """Return the embedder of a contender."""
         if self.embedder is None:
             return FakeService(self.at_once, BATCH)
         embedder = self.embedder

@@ -90,7 +90,7 @@ class Sample(NamedTuple):
 
 
 def written(texts: int) -> Iterator[Sample]:
-    """Yield the sentences in their encodings, of so many languages."""
+    """Yield the sentences in their encodings, of some languages."""
     for encodings, sentence in list(SENTENCES.values())[:texts]:
         for encoding in (*encodings.split(), *OF_ALL.split()):
             for times in (1, 20):

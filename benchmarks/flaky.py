@@ -32,7 +32,7 @@ SERVICE = Path(__file__).with_name("flaky_service.py")
 
 @dataclass(frozen=True)
 class Run:
-    """What one run of a contender took, and what came of it."""
+    """The cost of one run of a contender, and its outcomes."""
 
     wall: float
     lost: int

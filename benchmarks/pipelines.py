@@ -2,7 +2,7 @@
 The contenders of `documents.py`: ways to cut documents into chunks and have them embedded.
 
 To add one, write an async function of (documents, embed, at_once) that has texts embedded in
-batches of at most BATCH, so many calls at once, and give it a line in CONTENDERS. What it gives
+batches of at most BATCH, with bounded concurrency, and give it a line in CONTENDERS. What it gives
 back is read off the clock.
 """
 
@@ -33,13 +33,13 @@ async def ragasync(
 
 
 def from_mapping(given: Any) -> Iterable[tuple[str, Embedded]]:
-    """Return what is kept by the documents' ids."""
+    """Return the embedded documents by their ids."""
     items: Iterable[tuple[str, Embedded]] = given.items()
     return items
 
 
 def from_result(given: Any) -> Iterable[tuple[str, Embedded]]:
-    """Return what a BatchResult holds that calls every document done."""
+    """Return the documents of a BatchResult in which all are done."""
     assert given.all_succeeded
     return [
         (done.id, ([each.text for each in done.chunks], done.embeddings)) for done in given.results
@@ -47,12 +47,12 @@ def from_result(given: Any) -> Iterable[tuple[str, Embedded]]:
 
 
 def from_chunks(given: Any) -> Iterable[tuple[str, Embedded]]:
-    """Return what LangChain's chunks say of their documents, with the vectors beside them."""
+    """Return the documents of LangChain's chunks, with their vectors."""
     return by_document((each.metadata["source"], each.page_content, row) for each, row in given)
 
 
 def from_nodes(given: Any) -> Iterable[tuple[str, Embedded]]:
-    """Return what the nodes of LlamaIndex hold."""
+    """Return the documents of LlamaIndex's nodes."""
     return by_document((each.ref_doc_id, each.text, each.embedding) for each in given)
 
 

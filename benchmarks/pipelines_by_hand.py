@@ -20,7 +20,7 @@ from ragasync.documents import RecursiveSplitter
 Embed: TypeAlias = Callable[[Sequence[str]], Awaitable[Vectors]]
 
 Embedded: TypeAlias = tuple[list[str], Any]
-"""What became of a document: the texts of its chunks, and their vectors."""
+"""A document after embedding: the texts of its chunks, and their vectors."""
 
 BATCH = 32
 """The most texts in one call."""

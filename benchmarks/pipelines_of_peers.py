@@ -3,7 +3,7 @@ Ways to cut documents into chunks and have them embedded that other packages off
 
 Each is an async function of (documents, embed, at_once) that imports its package itself, and uses
 it as its own documentation does; `pipelines.py` names them as contenders. Chunks are as long as
-those of the others: LlamaIndex, which counts tokens, is told that each character is one. What it
+those of the others: LlamaIndex counts tokens, so its counter takes each character for one. What it
 needs of tiktoken and nltk comes inside its package.
 """
 

@@ -1,5 +1,5 @@
 """
-Ways to run an async function over items, so many at once, that one writes by hand.
+Ways to run an async function over items, with bounded concurrency, written by hand.
 
 Each is an async function of (work, items, at_once); `windows.py` names them as contenders.
 """

@@ -1,5 +1,5 @@
 """
-Ways to run an async function over items, so many at once, that other packages offer.
+Ways to run an async function over items, with bounded concurrency, that other packages offer.
 
 Each is an async function of (work, items, at_once) that imports its package itself, and uses it as
 its own documentation does; `windows.py` names them as contenders.

@@ -98,16 +98,10 @@ class _OpenRequests(Generic[T, R]):
         self.may_be_given_up = False
         self.by_index: dict[int, _Request[R]] = {}
 
-    def add(
-        self,
-        first: int,
-        values: list[Any],
-        future: asyncio.Future[list[R]] | Reply[list[R]],
-        calls: tuple[CallUsage | Reply[list[R]] | None, ...],
-    ) -> None:
-        """Open a request that fills this list; its future will have it when it is full."""
-        request: _Request[R] = _Request(first, values, future, calls)
-        self.by_index.update(dict.fromkeys(range(first, first + len(values)), request))
+    def add(self, request: _Request[R]) -> None:
+        """Open a request; its future will have its values when they are all there."""
+        indices = range(request.first, request.first + request.missing)
+        self.by_index.update(dict.fromkeys(indices, request))
 
     def select_wanted(self, rows: list[tuple[int, T]]) -> list[tuple[int, T]]:
         """Drop the items whose callers no longer wait, and return the others."""
@@ -168,7 +162,7 @@ class _OpenRequests(Generic[T, R]):
         request = self.by_index.pop(outcome.index)
         if outcome.tokens or outcome.cost:
             request.add_usage(Usage(1, outcome.tokens, outcome.cost))
-        self.note_given_up()  # whoever fails with one item needs no further one
+        self.note_given_up()  # a request that has failed needs no further item
         request.fail(outcome.index, outcome.error, outcome.stage)
 
 
@@ -279,12 +273,9 @@ class RequestBatcher(Generic[T, R]):
             return self._refuse()
         values = [None] * len(items) if values is None else values
         future: asyncio.Future[list[R]] = asyncio.get_running_loop().create_future()
-        self._requests.note_given_up()  # whoever awaits it may be cancelled
-        self._requests.add(queue.pushed, values, future, (current_call.get(), counted_for))
-        if items:
-            queue.push(*items)
-        else:
-            future.set_result(values)
+        self._requests.note_given_up()  # the task that awaits it may be cancelled
+        request = _Request(queue.pushed, values, future, (current_call.get(), counted_for))
+        self._open_request(request, items)
         return future
 
     def request(self, items: Sequence[T]) -> Reply[list[R]]:
@@ -292,12 +283,17 @@ class RequestBatcher(Generic[T, R]):
         queue = self._items
         assert queue is not None  # it is open
         reply: Reply[list[R]] = Reply(self._requests.note_given_up)
-        self._requests.add(queue.pushed, [None] * len(items), reply, (reply,))
-        if items:
-            queue.push(*items)
-        else:
-            reply.set_result([])
+        self._open_request(_Request(queue.pushed, [None] * len(items), reply, (reply,)), items)
         return reply
+
+    def _open_request(self, request: _Request[R], items: Sequence[T]) -> None:
+        """Open a request, and queue its items."""
+        assert self._items is not None  # it is open
+        self._requests.add(request)
+        if items:
+            self._items.push(*items)
+        else:
+            request.future.set_result(request.values)
 
     @property
     def may_start_call(self) -> bool:

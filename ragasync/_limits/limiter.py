@@ -164,7 +164,7 @@ class RateLimiter:
         weight: Callable[..., float] | None = None,
     ) -> tuple[RateLimiter, ...]:
         """
-        Return the limits of a service that allows so many requests and tokens a minute.
+        Return the limits of a service that allows a number of requests and tokens per minute.
 
         Pass them to a processor as `rate_limiter`. The limiter of tokens has `unit="tokens"`.
 

@@ -235,34 +235,20 @@ async def test_a_thread_pool_is_an_executor_too():
 
 
 @pytest.mark.real_time
-async def test_a_group_past_its_time_holds_its_slot():
-    """It cannot be interrupted: the job stops when all slots are held this way."""
+@pytest.mark.parametrize("slots", [2, 4], ids=["as many slots as workers", "more slots"])
+async def test_a_job_stops_when_all_workers_of_a_pool_are_held(slots: int):
+    """No group can be interrupted, and further ones would only time out in the pool's queue."""
     import threading
 
     release = threading.Event()
     with ThreadPoolExecutor(2) as executor:
         processor = AsyncBatchProcessor(
-            lambda item: release.wait(30), 1, 2, 0, executor=executor, timeout=0.25
-        )
-        result = await processor.process(range(9))
-        release.set()
-    assert "all 2 slots in use are held" in str(result.stopped_because)
-    assert [type(error) for error in result.errors[:2]] == [AttemptTimeout] * 2
-
-
-@pytest.mark.real_time
-async def test_a_job_stops_when_all_workers_of_a_pool_are_held():
-    """Although it has more slots: calls in these would only time out in the pool's queue."""
-    import threading
-
-    release = threading.Event()
-    with ThreadPoolExecutor(2) as executor:
-        processor = AsyncBatchProcessor(
-            lambda item: release.wait(30), 1, 4, 0, executor=executor, timeout=0.25
+            lambda item: release.wait(30), 1, slots, 0, executor=executor, timeout=0.25
         )
         result = await processor.process(range(100))
         release.set()
     assert "all 2 slots in use are held" in str(result.stopped_because)
+    assert [type(error) for error in result.errors[:2]] == [AttemptTimeout] * 2
     assert result.pending_count > 50
 
 

@@ -23,8 +23,8 @@ if not client.collection_exists("library"):
 def store(document, chunks, embeddings):
     if chunks:
         ids = [str(uuid5(NAMESPACE_URL, f"{document.id}#{n}")) for n in range(len(chunks))]
-        told = [{"document": document.id, "n": n, "text": c.text} for n, c in enumerate(chunks)]
-        client.upsert("library", Batch(ids=ids, vectors=embeddings.tolist(), payloads=told))
+        payloads = [{"document": document.id, "n": n, "text": c.text} for n, c in enumerate(chunks)]
+        client.upsert("library", Batch(ids=ids, vectors=embeddings.tolist(), payloads=payloads))
     # What an older version that was longer has left.
     own = FieldCondition(key="document", match=MatchValue(value=document.id))
     stale = FieldCondition(key="n", range=Range(gte=len(chunks)))

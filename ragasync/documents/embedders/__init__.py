@@ -459,7 +459,7 @@ class EmbeddingProcesses:
         if (worker := self._choose(texts)) is not None:
             try:
                 return worker.embed(texts)
-            except Exception:  # whatever became of it: the texts are embedded here
+            except Exception:  # whatever its reason: the texts are embedded here
                 self._discard(worker)
             finally:
                 with self._lock:
